@@ -1,0 +1,149 @@
+//! Who waits for which descriptor.
+//!
+//! Called by: `wait` (arm, disarm), `driver` (an event came), `lifetime` (a descriptor goes).
+//!
+//! A table in shards, each behind a lock that is held over the one system call that arms the descriptor,
+//! so that two waits for one descriptor cannot arm it in the wrong order.
+
+use super::Interest;
+use crate::primitive::Mutex;
+use crate::scheduler::waiter::Waiter;
+use mio::event::Event;
+use mio::unix::SourceFd;
+use mio::{Registry, Token};
+use std::io;
+use std::os::fd::RawFd;
+
+const SHARDS: usize = 64;
+
+/// What is known of one descriptor number.
+#[derive(Default)]
+struct Entry {
+    /// How many registrations this number has had (R2).
+    generation: u32,
+    readers: Vec<Waiter>,
+    writers: Vec<Waiter>,
+}
+
+impl Entry {
+    fn token(&self, descriptor: RawFd) -> Token {
+        Token((self.generation as usize) << 32 | descriptor as usize)
+    }
+
+    fn interest(&self) -> mio::Interest {
+        match (self.readers.is_empty(), self.writers.is_empty()) {
+            (_, true) => mio::Interest::READABLE,
+            (true, false) => mio::Interest::WRITABLE,
+            (false, false) => mio::Interest::READABLE | mio::Interest::WRITABLE,
+        }
+    }
+
+    fn remove(&mut self, waiter: &Waiter) {
+        self.readers.retain(|other| !other.is(waiter));
+        self.writers.retain(|other| !other.is(waiter));
+    }
+}
+
+/// The waiters of all descriptors. Entry `n` of shard `s` is for descriptor `n * SHARDS + s`.
+pub(super) struct Descriptors {
+    shards: [Mutex<Vec<Entry>>; SHARDS],
+}
+
+impl Descriptors {
+    pub(super) fn new() -> Self {
+        Self {
+            shards: std::array::from_fn(|_| Mutex::new(Vec::new())),
+        }
+    }
+
+    /// Notes `waiter` and arms `descriptor`. On an error nothing is noted.
+    pub(super) fn arm(
+        &self,
+        registry: &Registry,
+        descriptor: RawFd,
+        interest: Interest,
+        waiter: &Waiter,
+    ) -> io::Result<()> {
+        let Ok(number) = usize::try_from(descriptor) else {
+            return Err(io::Error::from_raw_os_error(libc::EBADF));
+        };
+        let mut entries = self.shards[number % SHARDS].lock();
+        let place = number / SHARDS;
+        if entries.len() <= place {
+            entries.resize_with(place + 1, Entry::default);
+        }
+        let entry = &mut entries[place];
+        if interest.includes(Interest::READ) {
+            entry.readers.push(waiter.clone());
+        }
+        if interest.includes(Interest::WRITE) {
+            entry.writers.push(waiter.clone());
+        }
+        let armed = Self::arm_entry(registry, descriptor, entry);
+        if armed.is_err() {
+            entry.remove(waiter);
+        }
+        armed
+    }
+
+    fn arm_entry(registry: &Registry, descriptor: RawFd, entry: &mut Entry) -> io::Result<()> {
+        let source = &mut SourceFd(&descriptor);
+        if entry.generation > 0 {
+            match registry.reregister(source, entry.token(descriptor), entry.interest()) {
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+                armed => return armed,
+            }
+        }
+        entry.generation = entry.generation.wrapping_add(1).max(1);
+        registry.register(source, entry.token(descriptor), entry.interest())
+    }
+
+    /// Forgets one waiter.
+    pub(super) fn disarm(&self, descriptor: RawFd, waiter: &Waiter) {
+        let number = descriptor as usize;
+        if let Some(entry) = self.shards[number % SHARDS].lock().get_mut(number / SHARDS) {
+            entry.remove(waiter);
+        }
+    }
+
+    /// Takes out those whom `event` concerns.
+    pub(super) fn woken_by(&self, event: &Event, woken: &mut Vec<Waiter>) {
+        let Token(token) = event.token();
+        let number = token & u32::MAX as usize;
+        let mut entries = self.shards[number % SHARDS].lock();
+        let Some(entry) = entries.get_mut(number / SHARDS) else {
+            return;
+        };
+        if entry.generation as usize != token >> 32 {
+            return;
+        }
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            woken.append(&mut entry.readers);
+        }
+        if event.is_writable() || event.is_write_closed() || event.is_error() {
+            woken.append(&mut entry.writers);
+        }
+    }
+
+    /// Ends the registration of a number that is about to go, and takes out who waits for it.
+    pub(super) fn forget(&self, registry: &Registry, descriptor: RawFd) -> Vec<Waiter> {
+        let number = descriptor as usize;
+        let mut entries = self.shards[number % SHARDS].lock();
+        let Some(entry) = entries.get_mut(number / SHARDS) else {
+            return Vec::new();
+        };
+        if entry.generation == 0 {
+            return Vec::new();
+        }
+        // It fails if the number was closed unseen before: then there is nothing to end.
+        let _ = registry.deregister(&mut SourceFd(&descriptor));
+        entry.generation = entry.generation.wrapping_add(1).max(1);
+        let mut waiters = std::mem::take(&mut entry.readers);
+        for waiter in std::mem::take(&mut entry.writers) {
+            if !waiters.iter().any(|other| other.is(&waiter)) {
+                waiters.push(waiter);
+            }
+        }
+        waiters
+    }
+}

@@ -1,0 +1,228 @@
+//! The reactor of one runtime: mio's poll, the timers, and the descriptors' waiters together.
+//!
+//! Called by: the scheduler, through [`Driver`]; `wait` and `lifetime` beside it.
+//!
+//! # Protocol: a new deadline against the sleeper
+//! Add:    1. insert   2. fence D1   3. if it is earlier than what the sleeper sleeps until, wake it
+//! Sleep:  1. say until when   2. fence D2   3. look at the earliest deadline again; sleep until that
+//!
+//! Either Add 3 sees what Sleep said, or Sleep 3 sees the deadline.
+
+use super::descriptors::Descriptors;
+use super::lifetime::{self, PrivateDescriptor};
+use super::Interest;
+use crate::platform::clock::Deadline;
+use crate::primitive::Mutex;
+use crate::scheduler::context::{self, Inside};
+use crate::scheduler::driver::Driver;
+use crate::scheduler::parker::Poller;
+use crate::scheduler::pool::Scheduler;
+use crate::scheduler::waiter::Waiter;
+use crate::task::core::{DeadlineKey, Task};
+use crate::task::state::Generation;
+use crate::task::{Cause, Wake};
+use crate::time::timers::Timers;
+use mio::{Events, Poll, Registry, Token, Waker};
+use std::any::Any;
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Once, Weak};
+use std::time::Duration;
+
+/// How many events one poll takes.
+const EVENTS: usize = 1024;
+
+/// The waker's token: no descriptor has this number.
+const WAKE: Token = Token(usize::MAX);
+
+/// What `polled_until` says when nobody polls: no deadline is earlier.
+const NOT_POLLING: u64 = 0;
+
+/// One runtime's reactor.
+pub(crate) struct Reactor(Arc<Inner>);
+
+struct Inner {
+    poll: Mutex<(Poll, Events)>,
+    registry: Registry,
+    waker: Waker,
+    timers: Timers,
+    descriptors: Descriptors,
+    /// Until when the sleeper in the poll sleeps, in nanoseconds; see the protocol above.
+    polled_until: AtomicU64,
+    /// Private duplicates for waiters whose descriptor went, until these pick them up.
+    moved: Mutex<Vec<(Waiter, PrivateDescriptor)>>,
+    moves: AtomicUsize,
+}
+
+/// All reactors of the process: descriptors are the process's.
+static REACTORS: Mutex<Vec<Weak<Inner>>> = Mutex::new(Vec::new());
+
+impl Reactor {
+    /// Makes a reactor for `workers` workers. Fails if the kernel refuses an epoll instance or an
+    /// eventfd.
+    pub(crate) fn new(workers: usize) -> io::Result<Self> {
+        static WATCH_FORKS: Once = Once::new();
+        WATCH_FORKS.call_once(|| {
+            // SAFETY: the handler stores to an atomic and does nothing else.
+            let refused = unsafe { libc::pthread_atfork(None, None, Some(lifetime::forked)) };
+            assert_eq!(refused, 0, "no memory for a fork handler");
+        });
+        let poll = Poll::new()?;
+        let registry = poll.registry().try_clone()?;
+        let waker = Waker::new(&registry, WAKE)?;
+        let inner = Arc::new(Inner {
+            poll: Mutex::new((poll, Events::with_capacity(EVENTS))),
+            registry,
+            waker,
+            timers: Timers::new(workers),
+            descriptors: Descriptors::new(),
+            polled_until: AtomicU64::new(NOT_POLLING),
+            moved: Mutex::new(Vec::new()),
+            moves: AtomicUsize::new(0),
+        });
+        let mut reactors = REACTORS.lock();
+        reactors.retain(|reactor| reactor.strong_count() > 0);
+        reactors.push(Arc::downgrade(&inner));
+        Ok(Self(inner))
+    }
+
+    pub(super) fn arm(
+        &self,
+        descriptor: RawFd,
+        interest: Interest,
+        waiter: &Waiter,
+    ) -> io::Result<()> {
+        let inner = &*self.0;
+        inner
+            .descriptors
+            .arm(&inner.registry, descriptor, interest, waiter)
+    }
+
+    pub(super) fn disarm(&self, descriptor: RawFd, waiter: &Waiter) {
+        self.0.descriptors.disarm(descriptor, waiter);
+    }
+
+    pub(super) fn forget(&self, descriptor: RawFd) -> Vec<Waiter> {
+        self.0.descriptors.forget(&self.0.registry, descriptor)
+    }
+
+    /// Leaves a duplicate for `waiter` to pick up when it is back.
+    pub(super) fn leave_moved(&self, waiter: &Waiter, private: PrivateDescriptor) {
+        let mut moved = self.0.moved.lock();
+        moved.push((waiter.clone(), private));
+        self.0.moves.store(moved.len(), Ordering::Relaxed);
+    }
+
+    /// Picks up what was left for `waiter`. It was left before the wait was ended, so a relaxed look
+    /// at the count is enough.
+    pub(super) fn take_moved(&self, waiter: &Waiter) -> Option<PrivateDescriptor> {
+        if self.0.moves.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let mut moved = self.0.moved.lock();
+        let place = moved.iter().position(|(other, _)| other.is(waiter))?;
+        let (_, private) = moved.swap_remove(place);
+        self.0.moves.store(moved.len(), Ordering::Relaxed);
+        Some(private)
+    }
+
+    fn poll(&self, limit: Option<Duration>) {
+        let (poll, events) = &mut *self.0.poll.lock();
+        if let Err(error) = poll.poll(events, limit) {
+            // Interrupted: the caller looks again anyhow. Anything else means that the runtime cannot
+            // wait at all.
+            assert_eq!(
+                error.kind(),
+                io::ErrorKind::Interrupted,
+                "epoll_wait failed: {error}"
+            );
+        }
+    }
+}
+
+impl Poller for Reactor {
+    fn wait(&self, limit: Option<Deadline>) {
+        let timers = &self.0.timers;
+        let until = |earliest: Option<Deadline>| earliest.into_iter().chain(limit).min();
+        let said = until(timers.earliest()).map_or(u64::MAX, Deadline::nanoseconds);
+        self.0.polled_until.store(said, Ordering::Relaxed);
+        fence(Ordering::SeqCst); // D2
+        let until = until(timers.earliest());
+        self.poll(until.map(|until| until.saturating_duration_since(Deadline::now())));
+        self.0.polled_until.store(NOT_POLLING, Ordering::Relaxed);
+    }
+
+    fn wake(&self) {
+        let _inside = Inside::enter();
+        // An eventfd's write fails only when its counter is full, and then it wakes anyhow.
+        let _ = self.0.waker.wake();
+    }
+}
+
+impl Driver for Reactor {
+    fn look(&self) {
+        self.poll(Some(Duration::ZERO));
+    }
+
+    fn dispatch(&self) {
+        let mut woken = Vec::new();
+        {
+            let (_, events) = &mut *self.0.poll.lock();
+            for event in &*events {
+                if event.token() != WAKE {
+                    self.0.descriptors.woken_by(event, &mut woken);
+                }
+            }
+            events.clear();
+        }
+        for waiter in woken {
+            // Whoever lost its wait meanwhile has left; it needs no wake-up.
+            let _ = waiter.wake(Cause::Event);
+        }
+    }
+
+    fn expire(&self) {
+        self.0.timers.expire();
+    }
+
+    fn add_deadline(
+        &self,
+        shard: usize,
+        deadline: Deadline,
+        task: Arc<Task>,
+        wait: Generation,
+    ) -> DeadlineKey {
+        let key = self.0.timers.add(shard, deadline, task, wait);
+        fence(Ordering::SeqCst); // D1
+        if deadline.nanoseconds() < self.0.polled_until.load(Ordering::Relaxed) {
+            self.wake();
+        }
+        key
+    }
+
+    fn drop_deadline(&self, key: DeadlineKey) {
+        self.0.timers.remove(key);
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// Calls `with` for the reactor of the calling green thread's runtime.
+pub(super) fn with_current<R>(with: impl FnOnce(&Reactor) -> R) -> R {
+    let task = context::task().expect("only green threads wait for descriptors");
+    let scheduler: &Scheduler = task.schedule.as_any().downcast_ref().expect("one scheduler type");
+    let reactor = scheduler.driver().as_any().downcast_ref();
+    with(reactor.expect("one driver type"))
+}
+
+/// Calls `each` for every reactor of the process.
+pub(super) fn for_each(each: impl Fn(&Reactor)) {
+    let _inside = Inside::enter();
+    let reactors: Vec<_> = REACTORS.lock().iter().filter_map(Weak::upgrade).collect();
+    for reactor in reactors {
+        each(&Reactor(reactor));
+    }
+}

@@ -1,0 +1,119 @@
+//! Descriptors that go while somebody waits for them.
+//!
+//! Called by: `patch`, before `close`, `dup2` and `dup3` give a number up; `wait`.
+//!
+//! A thread that is blocked in a call holds on to the *file*: another thread's `close` does not wake
+//! it, and data that come later still reach it (close(2), "Multithreaded processes"). So whoever gives
+//! up the number of a descriptor with waiters first makes a private duplicate, and hands it to them;
+//! each goes on with the duplicate, and the last one closes it.
+//!
+//! # Invariants
+//! L1  A number is forgotten before the kernel can hand it out again.
+//! L2  A waiter finds a duplicate if and only if the forgetting ended its wait.
+
+use super::{Reactor, driver};
+use crate::platform;
+use crate::task::{Cause, Wake};
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// A duplicate that the runtime made of a user's descriptor; closed with its last clone.
+#[derive(Clone, Debug)]
+pub(crate) struct PrivateDescriptor(Arc<Owned>);
+
+#[derive(Debug)]
+struct Owned(RawFd);
+
+impl PrivateDescriptor {
+    fn duplicate(descriptor: RawFd) -> Option<Self> {
+        // SAFETY: F_DUPFD_CLOEXEC takes no pointer.
+        let duplicate = unsafe {
+            platform::syscall(
+                libc::SYS_fcntl,
+                [
+                    descriptor as usize,
+                    libc::F_DUPFD_CLOEXEC as usize,
+                    0,
+                    0,
+                    0,
+                    0,
+                ],
+            )
+        };
+        (duplicate >= 0).then(|| Self(Arc::new(Owned(duplicate as RawFd))))
+    }
+
+    /// The number, for use while this clone lives.
+    pub(crate) fn as_raw_fd(&self) -> RawFd {
+        self.0.0
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        forget(self.0);
+        // SAFETY: the duplicate is this struct's own, and nobody else knows its number.
+        unsafe { platform::syscall(libc::SYS_close, [self.0 as usize, 0, 0, 0, 0, 0]) };
+    }
+}
+
+/// How many descriptor numbers the table of noted ones covers; higher ones always count as noted.
+const NOTED: usize = 1 << 16;
+
+/// Which numbers any reactor has ever armed since they were last forgotten: most are closed without.
+static NOTES: [AtomicU64; NOTED / 64] = [const { AtomicU64::new(0) }; NOTED / 64];
+
+/// In a forked child the epoll instances are still the parent's too: hands off.
+static FORKED: AtomicBool = AtomicBool::new(false);
+
+fn place(descriptor: RawFd) -> Option<(&'static AtomicU64, u64)> {
+    let number = usize::try_from(descriptor).ok()?;
+    Some((NOTES.get(number / 64)?, 1 << (number % 64)))
+}
+
+/// Notes that `descriptor` is going to be armed.
+pub(super) fn note(descriptor: RawFd) {
+    if let Some((word, bit)) = place(descriptor)
+        && word.load(Ordering::Relaxed) & bit == 0
+    {
+        word.fetch_or(bit, Ordering::Relaxed);
+    }
+}
+
+/// Ends all waits for a number that is about to be closed or taken over. To be called, from any
+/// thread, before the number goes.
+pub(crate) fn forget(descriptor: RawFd) {
+    if descriptor < 0 || FORKED.load(Ordering::Relaxed) {
+        return;
+    }
+    if let Some((word, bit)) = place(descriptor) {
+        if word.load(Ordering::Relaxed) & bit == 0 {
+            return;
+        }
+        word.fetch_and(!bit, Ordering::Relaxed);
+    }
+    driver::for_each(|reactor| forget_in(reactor, descriptor));
+}
+
+fn forget_in(reactor: &Reactor, descriptor: RawFd) {
+    let waiters = reactor.forget(descriptor);
+    if waiters.is_empty() {
+        return;
+    }
+    // Without a descriptor to spare the waiters are woken all the same, and find the number closed.
+    let private = PrivateDescriptor::duplicate(descriptor);
+    for waiter in waiters {
+        if let Some(private) = &private {
+            reactor.leave_moved(&waiter, private.clone());
+        }
+        if !waiter.wake(Cause::Event) {
+            drop(reactor.take_moved(&waiter));
+        }
+    }
+}
+
+/// Lets go of the parent's reactors, in a forked child.
+pub(super) extern "C" fn forked() {
+    FORKED.store(true, Ordering::Relaxed);
+}

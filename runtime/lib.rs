@@ -67,6 +67,13 @@ pub(crate) mod time;
 #[cfg(not(loom))]
 pub(crate) mod tls;
 
+/// What the fuzz targets drive.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::scheduler::fuzzing::park_and_queue;
+}
+
 #[cfg(not(loom))]
 pub use task::error::JoinError;
 #[cfg(not(loom))]

@@ -4,10 +4,10 @@
 //! model that wants a time-out to fire lets another loom thread play the clock.
 
 use crate::platform::clock::Deadline;
-use loom::sync::Condvar;
+use loom::sync::{Condvar, MutexGuard};
 
 pub(crate) use loom::cell::UnsafeCell;
-pub(crate) use loom::sync::{Arc, MutexGuard};
+pub(crate) use loom::sync::Arc;
 
 /// Atomics and fences.
 pub(crate) mod atomic {

@@ -26,8 +26,8 @@ pub(crate) mod model;
 mod std;
 
 #[cfg(not(loom))]
-pub(crate) use self::lock::{Mutex, MutexGuard};
+pub(crate) use self::lock::Mutex;
 #[cfg(loom)]
-pub(crate) use self::loom::{Arc, Mutex, MutexGuard, Sleeper, UnsafeCell, atomic};
+pub(crate) use self::loom::{Arc, Mutex, Sleeper, UnsafeCell, atomic};
 #[cfg(not(loom))]
 pub(crate) use self::std::{Arc, Sleeper, UnsafeCell, atomic};

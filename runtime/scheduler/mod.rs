@@ -21,6 +21,8 @@
 pub(crate) mod context;
 #[cfg(not(loom))]
 pub(crate) mod driver;
+#[cfg(all(any(test, fuzzing), not(loom)))]
+pub(crate) mod fuzzing;
 pub(crate) mod idle;
 #[cfg(all(test, loom))]
 mod models;

@@ -138,7 +138,7 @@ fn i3_an_event_and_a_submission_both_reach_a_lone_worker() {
 /// event must reach the other (I2).
 #[test]
 fn i4_a_busy_worker_leaves_the_seat_to_a_sleeper() {
-    model("i4", Some(2), 1000, || {
+    model("i4", Some(3), 1000, || {
         let pool = Pool::new(2);
         let workers = [0, 1].map(|index| {
             let pool = pool.clone();

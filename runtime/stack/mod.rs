@@ -107,12 +107,12 @@ impl Stack {
 unsafe impl corosensei::stack::Stack for Stack {
     #[inline]
     fn base(&self) -> StackPointer {
-        StackPointer::new(self.region.usable().end).expect("mapped memory is not at address 0")
+        StackPointer::new(self.usable().end).expect("mapped memory is not at address 0")
     }
 
     #[inline]
     fn limit(&self) -> StackPointer {
-        StackPointer::new(self.region.guard().start).expect("mapped memory is not at address 0")
+        StackPointer::new(self.guard().start).expect("mapped memory is not at address 0")
     }
 }
 

@@ -24,7 +24,7 @@ use crate::platform;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ops::Range;
-use std::sync::OnceLock;
+use std::sync::{Once, OnceLock};
 use std::{io, ptr};
 
 /// The running green thread, as the report of an overflow needs it.
@@ -50,6 +50,9 @@ const SIGNALS: [libc::c_int; 2] = [libc::SIGSEGV, libc::SIGBUS];
 /// What the handler needs (O2). Read by the handler, which is in place only once this is set.
 static INSTALLED: OnceLock<Installed> = OnceLock::new();
 
+/// Done when the handler is in place.
+static INSTALL: Once = Once::new();
+
 /// Has stack overflows of green threads reported from now on. Does something only the first time
 /// in a process.
 ///
@@ -60,25 +63,20 @@ static INSTALLED: OnceLock<Installed> = OnceLock::new();
 ///
 /// If the kernel refuses a handler for SIGSEGV, which sigaction(2) gives no reason for.
 pub(crate) fn install(running: fn() -> Option<Culprit>) {
-    let mut first = false;
-    INSTALLED.get_or_init(|| {
-        first = true;
-        Installed {
-            running,
-            previous: SIGNALS.map(current_action),
+    // Whoever comes second waits until the handler is in place.
+    INSTALL.call_once(|| {
+        let previous = SIGNALS.map(current_action);
+        INSTALLED.get_or_init(|| Installed { running, previous });
+        let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) = on_fault;
+        // SAFETY: all-zero is a valid sigaction: no flags, an empty mask, the default handler.
+        let mut action: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
+        action.sa_sigaction = handler as usize;
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+        for signal in SIGNALS {
+            let done = set_action(signal, &action);
+            assert!(done, "sigaction: {}", io::Error::last_os_error());
         }
     });
-    if !first {
-        return;
-    }
-    let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) = on_fault;
-    // SAFETY: all-zero is a valid sigaction: no flags, an empty mask, the default handler.
-    let mut action: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
-    action.sa_sigaction = handler as usize;
-    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
-    for signal in SIGNALS {
-        set_action(signal, &action);
-    }
 }
 
 fn current_action(signal: libc::c_int) -> libc::sigaction {
@@ -90,10 +88,9 @@ fn current_action(signal: libc::c_int) -> libc::sigaction {
     unsafe { action.assume_init() }
 }
 
-fn set_action(signal: libc::c_int, action: &libc::sigaction) {
+fn set_action(signal: libc::c_int, action: &libc::sigaction) -> bool {
     // SAFETY: the handler of `action` keeps O1 (`install`) or is the default (`by_default`).
-    let result = unsafe { libc::sigaction(signal, action, ptr::null_mut()) };
-    assert_eq!(result, 0, "sigaction: {}", io::Error::last_os_error());
+    unsafe { libc::sigaction(signal, action, ptr::null_mut()) == 0 }
 }
 
 /// The handler. O1 holds for all that it calls.
@@ -160,7 +157,9 @@ fn pass_on(
 fn by_default(signal: libc::c_int, info: *mut libc::siginfo_t) {
     // SAFETY: all-zero is the default action.
     let action: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
-    set_action(signal, &action);
+    if !set_action(signal, &action) {
+        std::process::abort();
+    }
     // SAFETY: as in `on_fault`.
     if unsafe { (*info).si_code } <= 0 {
         // SAFETY: neither call has preconditions; the signal waits until the handler returns.
@@ -375,9 +374,7 @@ mod tests {
         let mut action: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
         action.sa_sigaction = handler;
         action.sa_flags = flags | libc::SA_ONSTACK;
-        SIGNALS
-            .iter()
-            .for_each(|&signal| set_action(signal, &action));
+        assert!(SIGNALS.iter().all(|&signal| set_action(signal, &action)));
     }
 
     extern "C" fn plain(signal: libc::c_int) {

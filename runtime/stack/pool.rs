@@ -105,7 +105,6 @@ impl Class {
         if !self.bare.promise() {
             self.grow()?;
         }
-        // From here on the promise gives itself back when it is not kept.
         match Reserve::new(facts) {
             Some(reserve) => Ok(Promise::Bare(reserve)),
             None => {
@@ -401,4 +400,63 @@ impl Stack {
 fn no_memory(facts: &Facts) -> ! {
     let layout = std::alloc::Layout::from_size_align(facts.block_size, 1);
     std::alloc::handle_alloc_error(layout.unwrap_or(std::alloc::Layout::new::<u8>()))
+}
+
+#[cfg(all(test, not(loom)))]
+pub(super) mod tests {
+    use super::*;
+    use crate::stack::Cache;
+    use crate::stack::tests::{pool, take};
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    const SIZE: usize = 64 << 10;
+
+    /// Fails unless all stacks of the class for `size` are back and nothing is promised (K3); how
+    /// many there are.
+    pub(in super::super) fn assert_idle(pool: &Pool, size: usize) -> usize {
+        let class = pool.class(class_of(size).unwrap());
+        let lists = class.lists.lock();
+        let bare = lists.bare.len() + lists.mapped - lists.carved;
+        assert_eq!(class.ready.0.load(Ordering::Relaxed), lists.ready.len());
+        assert_eq!(class.bare.0.load(Ordering::Relaxed), bare);
+        assert_eq!(lists.ready.len() + bare, lists.mapped);
+        lists.mapped
+    }
+
+    #[test]
+    fn reservations_that_are_dropped_are_promised_again() {
+        let pool = pool();
+        for _ in 0..200 {
+            let held: Vec<_> = (0..16).map(|_| pool.reserve(SIZE).unwrap()).collect();
+            pool.give_back(pool.take(&held[0]));
+        }
+        assert_eq!(assert_idle(&pool, SIZE), 16);
+    }
+
+    #[test]
+    fn stacks_from_a_cache_leave_the_promised_one_to_others() {
+        let pool = pool();
+        let mut cache = Cache::new();
+        cache.put(take(&pool, SIZE), &pool);
+        for _ in 0..200 {
+            let stack = cache.take(&pool.reserve(SIZE).unwrap());
+            cache.put(stack, &pool);
+        }
+        let reservation = pool.reserve(SIZE).unwrap();
+        let stack = cache.take(&reservation);
+        assert!(catch_unwind(AssertUnwindSafe(|| pool.take(&reservation))).is_err());
+        cache.put(stack, &pool);
+        cache.clear(&pool);
+        assert_eq!(assert_idle(&pool, SIZE), 16);
+    }
+
+    #[test]
+    fn a_bare_promise_kept_with_a_ready_stack_leaves_the_bare_one_to_others() {
+        let pool = pool();
+        let stack = take(&pool, SIZE);
+        let reservation = pool.reserve(SIZE).unwrap();
+        pool.give_back(stack);
+        pool.give_back(pool.take(&reservation));
+        assert_eq!(assert_idle(&pool, SIZE), 16);
+    }
 }

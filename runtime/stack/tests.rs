@@ -2,6 +2,7 @@
 //! test binary again, asked for the one test.
 
 use super::cache::BOUND;
+use super::pool::tests::assert_idle;
 use super::slab::{CLASSES, GUARD, MINIMUM, class_of, class_size};
 use super::*;
 use crate::platform::page_size;
@@ -11,6 +12,7 @@ use corosensei::stack::Stack as _;
 use corosensei::{Coroutine, CoroutineResult};
 use std::collections::HashSet;
 use std::hint::black_box;
+use std::os::fd::AsRawFd;
 use std::process::{Command, Output};
 use std::sync::mpsc;
 
@@ -85,6 +87,16 @@ fn read(address: usize) -> u8 {
     unsafe { (address as *mut u8).read_volatile() }
 }
 
+/// Whether the bytes at both ends of `range` fault, as the kernel finds when it is to read them.
+fn faults(range: std::ops::Range<usize>) -> bool {
+    let (_reader, writer) = std::io::pipe().unwrap();
+    [range.start, range.end - 1].iter().all(|&address| {
+        // SAFETY: write(2) of a byte that cannot be read is an error, not a fault.
+        let result = unsafe { libc::write(writer.as_raw_fd(), address as *const _, 1) };
+        result == -1 && std::io::Error::last_os_error().raw_os_error() == Some(libc::EFAULT)
+    })
+}
+
 fn mappings() -> usize {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     maps.lines().count()
@@ -144,6 +156,7 @@ fn stacks_are_as_large_as_asked_and_do_not_overlap() {
         assert!(usable.len() >= *asked);
         assert_eq!(guard.end, usable.start);
         assert_eq!(guard.len(), GUARD);
+        assert!(faults(guard.clone()) && !faults(usable.clone()));
         assert_eq!(stack.base().get(), usable.end);
         assert_eq!(stack.limit().get(), guard.start);
         assert_eq!(usable.end % 64, 0);
@@ -248,28 +261,6 @@ fn a_reservation_is_good_for_one_stack() {
 }
 
 #[test]
-fn reservations_not_used_leave_room_for_others() {
-    let pool = pool();
-    let places: HashSet<_> = (0..200)
-        .map(|_| {
-            let held: Vec<_> = (0..16).map(|_| pool.reserve(SIZE).unwrap()).collect();
-            let stack = pool.take(&held[0]);
-            let place = base(&stack);
-            pool.give_back(stack);
-            place
-        })
-        .collect();
-    assert_eq!(places.len(), 1);
-    // All sixteen of the first slab are still there: they are next to each other.
-    let stacks: Vec<_> = (0..16).map(|_| take(&pool, SIZE)).collect();
-    let mut places: Vec<_> = stacks.iter().map(base).collect();
-    places.sort_unstable();
-    let distances: HashSet<_> = places.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    assert_eq!(distances.len(), 1);
-    stacks.into_iter().for_each(|stack| pool.give_back(stack));
-}
-
-#[test]
 fn deep_pages_go_back_to_the_kernel() {
     let pool = pool();
     let stack = take(&pool, 2 << 20);
@@ -302,7 +293,9 @@ fn a_burst_does_not_keep_its_memory() {
     let again: Vec<_> = (0..COUNT).map(|_| take(&pool, SIZE)).collect();
     let places: HashSet<_> = again.iter().map(base).collect();
     assert_eq!(places, ranges.iter().map(|range| range.end).collect());
+    assert!(again.iter().all(|stack| faults(stack.guard())));
     again.into_iter().for_each(|stack| pool.give_back(stack));
+    assert_idle(&pool, SIZE);
 }
 
 /// Any order of operations against a simple account of where each stack is.
@@ -356,13 +349,17 @@ fn random_operations_agree_with_a_model() {
                 *most = (*most).max(reserved + used);
             }
         }
-        for (most, places) in most.into_iter().zip(places) {
+        for (most, places) in most.into_iter().zip(&places) {
             assert!(places.len() <= most + 2 * BOUND, "seed {seed}: stacks lost");
         }
         drop(reserved);
         used.into_iter()
             .for_each(|(_, _, stack)| pool.give_back(stack));
         caches.iter_mut().for_each(|cache| cache.clear(&pool));
+        for (size, most) in sizes.into_iter().zip(most) {
+            let mapped = assert_idle(&pool, size);
+            assert!(mapped <= 2 * (most + 2 * BOUND), "seed {seed}: {mapped}");
+        }
     }
 }
 
@@ -399,6 +396,7 @@ fn threads_share_a_pool() {
             });
         }
     });
+    assert_idle(&pool, SIZE);
 }
 
 #[test]
@@ -480,6 +478,7 @@ fn refused_address_space_is_an_error_and_loses_nothing() {
                 assert!(pool.reserve(2 << 20).is_err());
                 drop(again);
             }
+            assert_idle(&pool, 2 << 20);
         },
     );
     assert_success(&output);

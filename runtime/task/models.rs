@@ -18,6 +18,7 @@ struct Green {
     queued: AtomicUsize,
     queue: Sleeper,
     stack: UnsafeCell<usize>,
+    message: UnsafeCell<usize>,
 }
 
 impl Green {
@@ -27,6 +28,7 @@ impl Green {
             queued: AtomicUsize::new(0),
             queue: Sleeper::new(),
             stack: UnsafeCell::new(0),
+            message: UnsafeCell::new(0),
         })
     }
 
@@ -37,6 +39,18 @@ impl Green {
             self.stack.with_mut(|stack| unsafe { *stack += 1 });
             self.queue.wake();
         }
+    }
+
+    /// Leaves what the waiter must see when it is back.
+    fn write(&self) {
+        // SAFETY: only the waker writes, and the waiter reads after the wake-up; loom checks it.
+        self.message.with_mut(|message| unsafe { *message = 7 });
+    }
+
+    /// Reads what the waker left.
+    fn read(&self) -> usize {
+        // SAFETY: as above.
+        self.message.with_mut(|message| unsafe { *message })
     }
 
     /// The worker's half: leave the stack, commit, and if parked wait to be queued.
@@ -59,11 +73,13 @@ fn s1_wake_against_suspend_is_never_lost_and_queued_at_most_once() {
         let wait = green.word.arm();
         let other = green.clone();
         let waker = thread::spawn(move || {
+            other.write();
             let fire = other.word.fire(wait, Cause::Event);
             assert_ne!(fire, Fire::Lost);
             other.enqueue(fire);
         });
         assert_eq!(green.suspend(), Cause::Event);
+        assert_eq!(green.read(), 7);
         waker.join().unwrap();
         assert!(green.queued.load(Ordering::Relaxed) <= 1);
     });
@@ -97,6 +113,7 @@ fn s3_every_unpark_ends_a_park_or_is_kept() {
         let green = Green::new();
         let other = green.clone();
         let waker = thread::spawn(move || {
+            other.write();
             for _ in 0..2 {
                 let fire = other.word.unpark();
                 other.enqueue(fire);
@@ -106,6 +123,7 @@ fn s3_every_unpark_ends_a_park_or_is_kept() {
         if green.word.arm_park().is_some() {
             assert_eq!(green.suspend(), Cause::Unpark);
         }
+        assert_eq!(green.read(), 7);
         waker.join().unwrap();
     });
 }

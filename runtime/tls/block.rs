@@ -113,7 +113,8 @@ impl Block {
     ///
     /// # Safety
     ///
-    /// - The block is in force nowhere (B1), and the green thread it was used for has ended.
+    /// - The block is in force nowhere (B1), and [`end`](super::end) has returned for the green
+    ///   thread it was used for, if there was one (D2 in `destructors`).
     /// - The caller runs under an OS thread's own thread pointer.
     pub(crate) unsafe fn reset(&mut self, facts: &Facts) -> Option<()> {
         let pointer = self.thread_pointer();

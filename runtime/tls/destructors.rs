@@ -6,29 +6,31 @@
 //! 1. thread-local destructors, the latest registered first
 //! 2. a round over the pthread keys: each value that is not null is set to null, then given to its
 //!    key's destructor, if the key is the one that the value was set for
-//! 3. thread-local destructors that those registered
-//! 4. from 2 while values were set, four rounds at most (`PTHREAD_DESTRUCTOR_ITERATIONS`)
-//! 5. values left are dropped without a call; locale, pending `dlerror` and errno as in the
+//! 3. if any was called, thread-local destructors that those registered, and again from 2 while
+//!    there are values: four rounds at most (`PTHREAD_DESTRUCTOR_ITERATIONS`)
+//! 4. values left are dropped without a call; locale, pending `dlerror` and errno as in the
 //!    beginning.
 //!
-//! glibc does the same when a thread ends, but for step 3, which it leaves out.
+//! glibc does the same when a thread ends, but that in step 3 it leaves the thread-locals out.
 //!
 //! # Invariants
 //! D1  A value is null before its destructor runs, so none runs twice for one value.
-//! D2  A destructor may block and come back on another OS thread: what is kept across its call is
+//! D2  When [`end`] returns no destructor of a thread-local is left: glibc's list of them is among
+//!     libc's variables, which stay with the block.
+//! D3  A destructor may block and come back on another OS thread: what is kept across its call is
 //!     addresses in this block, which stay.
 //!
 //! # Memory order
 //! The table of keys is changed by other threads; it is read with relaxed atomics, as glibc does:
 //! who deletes a key while a thread ends must itself see to the order.
 
-use std::ffi::{c_char, c_void};
+use std::ffi::c_void;
 use std::mem;
 use std::ptr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::facts::Facts;
 use crate::platform::{set_errno, thread_pointer};
+use crate::primitive::atomic::{AtomicUsize, Ordering};
 
 /// `PTHREAD_DESTRUCTOR_ITERATIONS` of limits.h.
 const ROUNDS: usize = 4;
@@ -37,10 +39,6 @@ const ROUNDS: usize = 4;
 const GLOBAL_LOCALE: libc::locale_t = ptr::without_provenance_mut(usize::MAX);
 
 const WORD: usize = mem::size_of::<usize>();
-
-unsafe extern "C" {
-    fn dlerror() -> *mut c_char;
-}
 
 /// Runs the destructors of the storage in force, as at a thread's end, and leaves libc's variables
 /// as at a thread's beginning.
@@ -60,7 +58,7 @@ pub(crate) unsafe fn end(facts: &Facts) {
     unsafe {
         (facts.functions.call_tls_destructors)();
         for _ in 0..ROUNDS {
-            if !run_round(facts, block) {
+            if !keys_used(facts, block) || !run_round(facts, block) {
                 break;
             }
             (facts.functions.call_tls_destructors)();
@@ -68,8 +66,8 @@ pub(crate) unsafe fn end(facts: &Facts) {
         drop_values(facts, block);
         libc::uselocale(GLOBAL_LOCALE);
         // The first call takes a message left behind, the next frees it.
-        if !dlerror().is_null() {
-            dlerror();
+        if !libc::dlerror().is_null() {
+            libc::dlerror();
         }
     }
     set_errno(0);
@@ -100,7 +98,7 @@ unsafe fn clear_keys_used(facts: &Facts, block: *mut u8) {
     }
 }
 
-/// One round over the keys. Returns whether another is needed.
+/// One round over the keys. Returns whether it called a destructor, which may have set keys again.
 ///
 /// # Safety
 ///
@@ -111,9 +109,6 @@ unsafe fn run_round(facts: &Facts, block: *mut u8) -> bool {
     // it, as the check has seen them (B4). A destructor has the type that pthread_key_create(3)
     // demands, and the table's word holds it.
     unsafe {
-        if !keys_used(facts, block) {
-            return false;
-        }
         clear_keys_used(facts, block);
         let mut any = false;
         for index in 0..layout.key_blocks.size / WORD {
@@ -144,10 +139,7 @@ unsafe fn run_round(facts: &Facts, block: *mut u8) -> bool {
                 }
             }
         }
-        match layout.keys_used {
-            Some(_) => keys_used(facts, block),
-            None => any,
-        }
+        any
     }
 }
 

@@ -6,7 +6,7 @@
 //! # Protocol
 //! [`check`], once: 1. libc's version   2. the names in it (`symbols`)   3. the layout, observed on
 //! a real thread (`layout`)   4. the modules' initial values (`modules`)   5. a trial block
-//! (`trial`). The first step that finds something else than expected ends it.
+//! (`trial`)   6. the signal handler of `credentials`. The first step that finds something else than expected ends it.
 //!
 //! # Invariants
 //! B4 (see the room's head) is kept here: nobody else makes [`Facts`].
@@ -16,6 +16,7 @@ use std::ffi::CStr;
 use std::fmt;
 use std::sync::OnceLock;
 
+use super::credentials;
 use super::layout::{Keys, Layout};
 use super::modules::Modules;
 use super::symbols::{self, Functions};
@@ -141,6 +142,7 @@ fn find_out() -> Result<Facts, Unsupported> {
         modules,
     };
     trial::run(&facts)?;
+    credentials::install(&facts.layout);
     Ok(facts)
 }
 

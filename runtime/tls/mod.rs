@@ -48,6 +48,7 @@
 //!   mutexes under contention (the kernel looks for the owner by tid); robust mutexes work, but
 //!   the kernel does not clean up after a green thread that ends while it holds one.
 //! - After a dlopen or dlclose of a library with TLS, [`Block::reset`] takes the long way.
+//! - setuid(2) and its kin work (`credentials`), unless the kernel does not tell robust lists.
 //! - `gdb` and other users of libthread_db do not list green threads.
 //! - The floating-point environment and the signal mask are the kernel's or the processor's, not
 //!   TLS.
@@ -59,6 +60,7 @@
 //! corrupts memory, an observed one cannot be wrong.
 
 mod block;
+mod credentials;
 mod destructors;
 mod facts;
 mod layout;

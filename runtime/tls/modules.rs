@@ -17,11 +17,11 @@
 use std::ffi::{c_int, c_void};
 use std::ops::Range;
 use std::ptr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::facts::Unsupported;
 use super::symbols;
 use crate::platform::thread_pointer;
+use crate::primitive::atomic::{AtomicUsize, Ordering};
 
 /// One module's storage in the static area.
 pub(super) struct Image {

@@ -22,7 +22,7 @@ use super::*;
 use crate::platform::{errno, set_errno, thread_pointer};
 
 unsafe extern "C" {
-    fn __res_state() -> *mut u8;
+    fn __res_state() -> *mut libc::c_void;
     fn isalpha(letter: libc::c_int) -> libc::c_int;
     fn toupper(letter: libc::c_int) -> libc::c_int;
     fn sched_getcpu() -> libc::c_int;
@@ -241,20 +241,13 @@ fn robust_mutexes_lock_and_unlock() {
     let mut green = Green::new();
     for _ in 0..3 {
         green.run(move |_| {
-            for mutex in mutexes {
-                // SAFETY: both mutexes outlive the green thread.
-                assert_eq!(
-                    unsafe { libc::pthread_mutex_lock(ptr::with_exposed_provenance_mut(mutex)) },
-                    0
-                );
-            }
-            for mutex in mutexes {
-                // SAFETY: as above.
-                assert_eq!(
-                    unsafe { libc::pthread_mutex_unlock(ptr::with_exposed_provenance_mut(mutex)) },
-                    0
-                );
-            }
+            let mutexes = mutexes.map(ptr::with_exposed_provenance_mut);
+            // SAFETY: both mutexes outlive the green thread.
+            let locked = mutexes.map(|mutex| unsafe { libc::pthread_mutex_lock(mutex) });
+            assert_eq!(locked, [0, 0]);
+            // SAFETY: as above, and locked here.
+            let unlocked = mutexes.map(|mutex| unsafe { libc::pthread_mutex_unlock(mutex) });
+            assert_eq!(unlocked, [0, 0]);
         });
         green.reset();
     }
@@ -299,15 +292,12 @@ fn character_tables_and_locale_are_as_in_the_beginning() {
 
 #[test]
 fn a_pending_dlerror_is_not_inherited() {
-    unsafe extern "C" {
-        fn dlerror() -> *const libc::c_char;
-    }
     let mut green = Green::new();
     for _ in 0..2 {
         green.run(|_| {
             // SAFETY: the pointer is looked at, not followed; a library that does not exist.
             unsafe {
-                assert!(dlerror().is_null());
+                assert!(libc::dlerror().is_null());
                 assert!(libc::dlopen(c"/no/such/library".as_ptr(), libc::RTLD_NOW).is_null());
             }
         });
@@ -335,10 +325,8 @@ fn the_processors_number_is_the_kernels() {
                 }
             }
             // SAFETY: as above.
-            assert_eq!(
-                green.run(|_| unsafe { sched_getcpu() }),
-                processor as libc::c_int
-            );
+            let number = green.run(|_| unsafe { sched_getcpu() });
+            assert_eq!(number, processor as libc::c_int);
             green.reset();
         }
     })
@@ -367,10 +355,8 @@ fn the_stack_bounds_are_where_glibc_looks() {
     if let Some(offset) = facts.layout.stack_bounds {
         let place = green.thread_pointer().wrapping_add(offset);
         // SAFETY: two words of a block that is in force nowhere.
-        assert_eq!(
-            unsafe { place.cast::<(usize, usize)>().read() },
-            (low, size)
-        );
+        let found = unsafe { place.cast::<[usize; 2]>().read() };
+        assert_eq!(found, [low, size]);
     }
     // 3 MiB of pointers: qsort(3) asks for how much it may put on the stack.
     green.run(|_| {
@@ -402,7 +388,9 @@ fn os_threads_can_be_started_and_joined() {
                     total.fetch_add(number, Ordering::Relaxed);
                 })
             });
-            threads.map(|thread| thread.join().unwrap());
+            for thread in threads {
+                thread.join().unwrap();
+            }
         }
     });
     assert_eq!(total.load(Ordering::Relaxed), 6);

@@ -20,10 +20,8 @@ impl Drop for Counted {
 fn key(destructor: unsafe extern "C" fn(*mut c_void)) -> libc::pthread_key_t {
     let mut key = 0;
     // SAFETY: a new key; the destructors below take any value.
-    assert_eq!(
-        unsafe { libc::pthread_key_create(&mut key, Some(destructor)) },
-        0
-    );
+    let result = unsafe { libc::pthread_key_create(&mut key, Some(destructor)) };
+    assert_eq!(result, 0);
     key
 }
 

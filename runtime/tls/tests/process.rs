@@ -9,8 +9,11 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::super::check;
+use super::__res_state;
 use super::green::Green;
 
+const THREADS: usize = 4;
+const ROUNDS: usize = 4_000;
 const CHILD: &str = "SWARD_TLS_TEST_CHILD";
 
 /// Runs `body` in a child process, as the test `name` of this file; panics if that fails.
@@ -22,6 +25,7 @@ fn in_child(name: &str, body: impl FnOnce()) {
     let output = Command::new(env::current_exe().unwrap())
         .args(["--exact", &format!("{path}::{name}"), "--nocapture"])
         .env(CHILD, "1")
+        .env("MALLOC_ARENA_MAX", "1")
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
@@ -33,12 +37,12 @@ fn in_child(name: &str, body: impl FnOnce()) {
     );
 }
 
-/// Several OS threads allocate at once, each under a block. Without `multiple_threads` malloc
-/// takes its way for programs of one thread, and the heap breaks.
+/// Several OS threads allocate and free at once in one arena, each under a block. Without
+/// `multiple_threads` glibc's `free` puts small chunks into a shared list by an exchange that is
+/// not atomic, and the heap breaks.
 #[test]
-fn malloc_takes_its_locks() {
-    in_child("malloc_takes_its_locks", || {
-        const THREADS: usize = 4;
+fn malloc_knows_of_other_threads() {
+    in_child("malloc_knows_of_other_threads", || {
         let start = Barrier::new(THREADS);
         std::thread::scope(|scope| {
             for thread in 0..THREADS {
@@ -53,22 +57,17 @@ fn malloc_takes_its_locks() {
     });
 }
 
-/// Allocates and frees blocks of many sizes, and looks whether they keep their contents.
-fn churn(seed: usize) {
-    let mut random = seed as u64 * 2 + 1;
-    let mut blocks: Vec<Vec<u8>> = Vec::new();
-    for round in 0..60_000 {
-        random = random
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        let size = 1_100 + (random >> 50) as usize;
-        let fill = (random >> 40) as u8;
-        blocks.push(vec![fill; size]);
-        if blocks.len() > 40 {
-            let index = (random >> 33) as usize % blocks.len();
-            let block = blocks.swap_remove(index);
-            let whole = block.iter().all(|&byte| byte == block[0]);
-            assert!(whole, "round {round}: somebody else wrote into this block");
+/// Allocates and frees more small blocks than a thread's cache holds, and looks whether they keep
+/// their contents.
+fn churn(thread: usize) {
+    for round in 0..ROUNDS {
+        let fill = (thread * 31 + round) as u8;
+        let blocks: Vec<Vec<u8>> = (0..64)
+            .map(|index| vec![fill; 24 + index % 4 * 32])
+            .collect();
+        for block in &blocks {
+            let whole = block.iter().all(|&byte| byte == fill);
+            assert!(whole, "somebody else wrote into this block");
         }
     }
 }
@@ -152,6 +151,10 @@ fn a_late_librarys_thread_locals_are_new_after_reset() {
         for round in 0..3 {
             for green in [&mut early, &mut late] {
                 green.run(|_| {
+                    // SAFETY: the address is looked at, not followed.
+                    let resolver = unsafe { __res_state() }.addr();
+                    let place = resolver.wrapping_sub(crate::platform::thread_pointer().addr());
+                    assert_eq!(place, facts.layout.resolver.state);
                     let globals = globals().cast::<[usize; 2]>();
                     // SAFETY: the library's struct of this thread: a pointer and an int, padded.
                     let [_, count] = unsafe { globals.read() };
@@ -204,9 +207,19 @@ fn function(library: &CStr, name: &CStr) -> extern "C" fn() -> *mut c_void {
 #[test]
 fn blocks_that_come_and_go_leak_nothing() {
     in_child("blocks_that_come_and_go_leak_nothing", || {
+        // A key beyond those whose values are part of the block.
+        let mut last = 0;
+        while last < 40 {
+            // SAFETY: a new key, without a destructor.
+            assert_eq!(unsafe { libc::pthread_key_create(&mut last, None) }, 0);
+        }
         let round = || {
             let mut green = Green::new();
-            green.run(|_| drop(std::hint::black_box([vec![1u8; 40], vec![2u8; 400]])));
+            green.run(|_| {
+                drop(std::hint::black_box([vec![1u8; 40], vec![2u8; 400]]));
+                // SAFETY: a key of ours, without a destructor.
+                unsafe { libc::pthread_setspecific(last, ptr::without_provenance(1)) };
+            });
             green.reset();
             green.run(|_| drop(std::hint::black_box(vec![3u8; 4_000])));
         };

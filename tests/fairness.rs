@@ -1,0 +1,147 @@
+//! Fairness: green threads that never stop do not starve the others.
+
+#[path = "unmodified/support.rs"]
+#[allow(dead_code, reason = "shared with the other tests of this folder")]
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use support::{crowd, on_several_workers, on_workers};
+
+/// Sleeps, sockets and spawns, as an honest program has them.
+fn honest_work() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let address = listener.local_addr().expect("address");
+    sward::spawn(move || {
+        for _ in 0..20 {
+            let (mut stream, _) = listener.accept().expect("accept");
+            sward::spawn(move || {
+                let mut byte = [0];
+                while stream.read(&mut byte).expect("read") == 1 {
+                    stream.write_all(&byte).expect("write");
+                }
+            });
+        }
+    });
+    crowd(20, move |number| {
+        let mut stream = TcpStream::connect(address).expect("connect");
+        for round in 0..10 {
+            let byte = [(number + round) as u8];
+            stream.write_all(&byte).expect("write");
+            let mut answer = [0];
+            stream.read_exact(&mut answer).expect("read");
+            assert_eq!(answer, byte);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
+}
+
+/// Starts `spinners` green threads that each do `spin` until the flag is up, does honest work
+/// beside them, and only then raises the flag. Were the others starved, this would never end.
+fn spin_beside_honest_work(spinners: usize, spin: fn()) {
+    let done = Arc::new(AtomicBool::new(false));
+    let spinners: Vec<_> = (0..spinners)
+        .map(|_| {
+            let done = Arc::clone(&done);
+            sward::spawn(move || {
+                while !done.load(Ordering::Relaxed) {
+                    spin();
+                }
+            })
+        })
+        .collect();
+    honest_work();
+    done.store(true, Ordering::Relaxed);
+    for spinner in sward::joinall(spinners) {
+        spinner.expect("a spinner");
+    }
+}
+
+/// A queue that is never empty must not keep the poller and the timers from their turn.
+#[test]
+fn beside_one_that_yields_for_ever() {
+    on_workers("beside_one_that_yields_for_ever", || {
+        spin_beside_honest_work(1, sward::yield_now);
+    });
+}
+
+#[test]
+fn beside_many_that_yield_for_ever() {
+    on_workers("beside_many_that_yield_for_ever", || {
+        spin_beside_honest_work(10, std::thread::yield_now);
+    });
+}
+
+/// Never gives up its worker at all: the rest must go on without it. (With one worker there is
+/// nobody else to go on.)
+#[test]
+fn beside_one_that_never_yields() {
+    on_several_workers("beside_one_that_never_yields", || {
+        spin_beside_honest_work(1, std::hint::spin_loop);
+    });
+}
+
+/// Two that always wake each other must not shut a third one out.
+#[test]
+fn beside_a_pair_that_wakes_each_other() {
+    on_workers("beside_a_pair_that_wakes_each_other", || {
+        let done = Arc::new(AtomicBool::new(false));
+        let (ping, pings) = std::sync::mpsc::sync_channel(1);
+        let (pong, pongs) = std::sync::mpsc::sync_channel(1);
+        let flag = Arc::clone(&done);
+        let first = sward::spawn(move || {
+            while !flag.load(Ordering::Relaxed) {
+                if ping.send(()).is_err() || pongs.recv().is_err() {
+                    break;
+                }
+            }
+        });
+        let second = sward::spawn(
+            move || {
+                while pings.recv().is_ok() && pong.send(()).is_ok() {}
+            },
+        );
+        honest_work();
+        done.store(true, Ordering::Relaxed);
+        first.join().expect("the first");
+        second.join().expect("the second");
+    });
+}
+
+/// A call that blocks its OS thread, and that nobody can patch, holds up no other worker.
+#[test]
+fn beside_a_call_that_blocks_unseen() {
+    on_several_workers("beside_a_call_that_blocks_unseen", || {
+        let (mut reader, mut writer) = std::io::pipe().expect("pipe");
+        let blocked = sward::spawn(move || raw_read(&mut reader));
+        honest_work();
+        writer.write_all(&[9]).expect("write");
+        assert_eq!(blocked.join().expect("the blocked one"), 9);
+    });
+}
+
+/// `read` by a bare instruction, past every symbol.
+fn raw_read(pipe: &mut std::io::PipeReader) -> u8 {
+    use std::os::fd::AsRawFd;
+    let mut byte = 0_u8;
+    let mut outcome = libc::SYS_read;
+    // SAFETY: the kernel writes at most one byte to `byte`, which lives across the instruction; the
+    // instruction itself changes rcx and r11.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            inout("rax") outcome,
+            in("rdi") pipe.as_raw_fd(),
+            in("rsi") &raw mut byte,
+            in("rdx") 1,
+            out("rcx") _,
+            out("r11") _,
+        );
+    }
+    assert_eq!(outcome, 1);
+    byte
+}

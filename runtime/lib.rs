@@ -44,7 +44,11 @@
 //! * See [`patch`] for the calls that are patched.
 #![cfg_attr(
     loom,
-    allow(dead_code, unreachable_pub, reason = "the models use a part of the crate")
+    allow(
+        dead_code,
+        unreachable_pub,
+        reason = "the models use a part of the crate"
+    )
 )]
 
 #[cfg(not(loom))]
@@ -78,6 +82,6 @@ pub mod fuzzing {
 pub use task::error::JoinError;
 #[cfg(not(loom))]
 pub use thread::{
-    JoinHandle, Runtime, RuntimeBuilder, Thread, ThreadId, current, joinall, park, run, sleep, spawn,
-    yield_now,
+    JoinHandle, Runtime, RuntimeBuilder, Thread, ThreadId, current, joinall, park, run, sleep,
+    spawn, yield_now,
 };

@@ -9,9 +9,10 @@
 //!        resume ───────────────────▶                    suspend returns …
 //! ```
 //!
-//! The switch moves the stack pointer and the callee-saved registers and nothing else: the thread
-//! pointer is the caller's business.
+//! The switch moves the stack pointer, the callee-saved registers and the floating-point control
+//! registers. The thread pointer is the caller's business.
 
+use crate::platform::x86_64::floating_point::FloatingPoint;
 use crate::stack::Stack;
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 
@@ -46,6 +47,7 @@ impl Fiber {
     pub(crate) fn new(stack: Stack, main: impl FnOnce(&Suspender) + 'static) -> Self {
         let thread_pointer = stack.thread_pointer();
         let coroutine = Coroutine::with_stack(stack, move |yielder: &Yielder<_, _>, ()| {
+            FloatingPoint::initial().restore();
             // SAFETY: `Suspender` is a transparent wrapper of the yielder.
             main(unsafe { &*std::ptr::from_ref(yielder).cast::<Suspender>() });
         });
@@ -77,6 +79,8 @@ impl Fiber {
 impl Suspender {
     /// Leaves the processor; returns when the fiber is resumed, maybe on another OS thread.
     pub(crate) fn suspend(&self, suspension: Suspension) {
+        let floating_point = FloatingPoint::current();
         self.0.suspend(suspension);
+        floating_point.restore();
     }
 }

@@ -17,9 +17,17 @@
 //! `close_range` and `closefrom` do not tell the reactor.
 
 use super::active;
+use super::descriptor;
 use super::kernel::{answer_int, in_runtime, kernel};
 use crate::reactor;
 use libc::c_int;
+
+/// Tells the reactor that `new` is about to become a duplicate of `old`, if it is.
+fn forget_for(old: c_int, new: c_int) {
+    if active::is_active() && old != new && descriptor::status_flags(old).is_ok() {
+        forget(new);
+    }
+}
 
 /// Tells the reactor that the number is about to refer to something else, or nothing.
 fn forget(descriptor: c_int) {
@@ -39,9 +47,7 @@ pub(super) unsafe extern "C" fn close(descriptor: c_int) -> c_int {
 /// dup2(2).
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn dup2(old: c_int, new: c_int) -> c_int {
-    if old != new {
-        forget(new);
-    }
+    forget_for(old, new);
     // SAFETY: replacing what the caller owns is the caller's affair.
     answer_int(unsafe { kernel!(SYS_dup2, old, new) })
 }
@@ -49,9 +55,7 @@ pub(super) unsafe extern "C" fn dup2(old: c_int, new: c_int) -> c_int {
 /// dup3(2).
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn dup3(old: c_int, new: c_int, flags: c_int) -> c_int {
-    if old != new {
-        forget(new);
-    }
+    forget_for(old, new);
     // SAFETY: replacing what the caller owns is the caller's affair.
     answer_int(unsafe { kernel!(SYS_dup3, old, new, flags) })
 }

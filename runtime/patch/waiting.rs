@@ -133,6 +133,15 @@ impl Waiting {
     }
 }
 
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        // With its last clone a duplicate is closed, which runs the reactor.
+        if let Some(private) = self.private.take() {
+            in_runtime(|| drop(private));
+        }
+    }
+}
+
 /// Pauses that grow, for what has no event. The first is none, unless they were begun before.
 #[derive(Debug, Default)]
 pub(super) struct Pauses {

@@ -53,14 +53,6 @@ impl<T> Mutex<T> {
         MutexGuard { lock: self }
     }
 
-    /// Takes the lock if it is free.
-    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
-        self.word
-            .compare_exchange(UNLOCKED, LOCKED, Ordering::Acquire, Ordering::Relaxed)
-            .ok()
-            .map(|_| MutexGuard { lock: self })
-    }
-
     #[cold]
     fn lock_contended(&self) {
         for _ in 0..SPINS {
@@ -136,14 +128,5 @@ mod tests {
             thread.join().unwrap();
         }
         assert_eq!(*total.lock(), 200_000);
-    }
-
-    #[test]
-    fn try_lock_refuses_a_held_lock() {
-        let lock = Mutex::new(());
-        let guard = lock.lock();
-        assert!(lock.try_lock().is_none());
-        drop(guard);
-        assert!(lock.try_lock().is_some());
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! | name | what it is |
 //! | --- | --- |
-//! | [`atomic`] | atomics, [`Ordering`](std::sync::atomic::Ordering) and fences |
+//! | [`atomic`] | atomics, [`Ordering`](::std::sync::atomic::Ordering) and fences |
 //! | [`UnsafeCell`] | a cell whose accesses loom can check for order (`with`, `with_mut`) |
 //! | [`Arc`] | reference counts |
 //! | [`Mutex`] | a lock without poisoning that never reaches a patched symbol |

@@ -3,9 +3,12 @@
 //! Called by: `wait` (arm, disarm), `driver` (an event came), `lifetime` (a descriptor goes).
 //!
 //! A table in shards, each behind a lock that is held over the one system call that arms the descriptor,
-//! so that two waits for one descriptor cannot arm it in the wrong order.
+//! so that two waits for one descriptor cannot arm it in the wrong order. A waiter stays in the table
+//! until it has left its wait, though it was woken before: until then it must hear of it if its number
+//! goes.
 
 use super::Interest;
+use super::lifetime::PrivateDescriptor;
 use crate::primitive::Mutex;
 use crate::scheduler::waiter::Waiter;
 use mio::event::Event;
@@ -16,13 +19,19 @@ use std::os::fd::RawFd;
 
 const SHARDS: usize = 64;
 
+/// One waiter, from arming the descriptor to leaving its wait.
+struct Noted {
+    waiter: Waiter,
+    interest: Interest,
+    woken: bool,
+}
+
 /// What is known of one descriptor number.
 #[derive(Default)]
 struct Entry {
     /// How many registrations this number has had (R2).
     generation: u32,
-    readers: Vec<Waiter>,
-    writers: Vec<Waiter>,
+    noted: Vec<Noted>,
 }
 
 impl Entry {
@@ -30,17 +39,25 @@ impl Entry {
         Token((self.generation as usize) << 32 | descriptor as usize)
     }
 
+    fn waits_for(&self, interest: Interest) -> bool {
+        self.noted
+            .iter()
+            .any(|noted| !noted.woken && noted.interest.includes(interest))
+    }
+
     fn interest(&self) -> mio::Interest {
-        match (self.readers.is_empty(), self.writers.is_empty()) {
-            (_, true) => mio::Interest::READABLE,
-            (true, false) => mio::Interest::WRITABLE,
-            (false, false) => mio::Interest::READABLE | mio::Interest::WRITABLE,
+        match (
+            self.waits_for(Interest::READ),
+            self.waits_for(Interest::WRITE),
+        ) {
+            (true, true) => mio::Interest::READABLE | mio::Interest::WRITABLE,
+            (_, false) => mio::Interest::READABLE,
+            (false, true) => mio::Interest::WRITABLE,
         }
     }
 
     fn remove(&mut self, waiter: &Waiter) {
-        self.readers.retain(|other| !other.is(waiter));
-        self.writers.retain(|other| !other.is(waiter));
+        self.noted.retain(|noted| !noted.waiter.is(waiter));
     }
 }
 
@@ -73,12 +90,11 @@ impl Descriptors {
             entries.resize_with(place + 1, Entry::default);
         }
         let entry = &mut entries[place];
-        if interest.includes(Interest::READ) {
-            entry.readers.push(waiter.clone());
-        }
-        if interest.includes(Interest::WRITE) {
-            entry.writers.push(waiter.clone());
-        }
+        entry.noted.push(Noted {
+            waiter: waiter.clone(),
+            interest,
+            woken: false,
+        });
         let armed = Self::arm_entry(registry, descriptor, entry);
         if armed.is_err() {
             entry.remove(waiter);
@@ -98,7 +114,7 @@ impl Descriptors {
         registry.register(source, entry.token(descriptor), entry.interest())
     }
 
-    /// Forgets one waiter.
+    /// Takes out a waiter that leaves its wait.
     pub(super) fn disarm(&self, descriptor: RawFd, waiter: &Waiter) {
         let number = descriptor as usize;
         if let Some(entry) = self.shards[number % SHARDS].lock().get_mut(number / SHARDS) {
@@ -106,7 +122,7 @@ impl Descriptors {
         }
     }
 
-    /// Takes out those whom `event` concerns.
+    /// Marks those whom `event` concerns, and adds them to `woken`.
     pub(super) fn woken_by(&self, event: &Event, woken: &mut Vec<Waiter>) {
         let Token(token) = event.token();
         let number = token & u32::MAX as usize;
@@ -117,16 +133,25 @@ impl Descriptors {
         if entry.generation as usize != token >> 32 {
             return;
         }
-        if event.is_readable() || event.is_read_closed() || event.is_error() {
-            woken.append(&mut entry.readers);
-        }
-        if event.is_writable() || event.is_write_closed() || event.is_error() {
-            woken.append(&mut entry.writers);
+        let read = event.is_readable() || event.is_read_closed() || event.is_error();
+        let write = event.is_writable() || event.is_write_closed() || event.is_error();
+        for noted in entry.noted.iter_mut().filter(|noted| !noted.woken) {
+            noted.woken = read && noted.interest.includes(Interest::READ)
+                || write && noted.interest.includes(Interest::WRITE);
+            if noted.woken {
+                woken.push(noted.waiter.clone());
+            }
         }
     }
 
-    /// Ends the registration of a number that is about to go, and takes out who waits for it.
-    pub(super) fn forget(&self, registry: &Registry, descriptor: RawFd) -> Vec<Waiter> {
+    /// Ends the registration of a number that is about to go. If it has waiters, gives each of them
+    /// with a private duplicate to `leave`, and then gives them back, to be woken.
+    pub(super) fn forget(
+        &self,
+        registry: &Registry,
+        descriptor: RawFd,
+        leave: impl Fn(&Waiter, PrivateDescriptor),
+    ) -> Vec<Waiter> {
         let number = descriptor as usize;
         let mut entries = self.shards[number % SHARDS].lock();
         let Some(entry) = entries.get_mut(number / SHARDS) else {
@@ -138,10 +163,13 @@ impl Descriptors {
         // It fails if the number was closed unseen before: then there is nothing to end.
         let _ = registry.deregister(&mut SourceFd(&descriptor));
         entry.generation = entry.generation.wrapping_add(1).max(1);
-        let mut waiters = std::mem::take(&mut entry.readers);
-        for waiter in std::mem::take(&mut entry.writers) {
-            if !waiters.iter().any(|other| other.is(&waiter)) {
-                waiters.push(waiter);
+        let waiters: Vec<_> = entry.noted.drain(..).map(|noted| noted.waiter).collect();
+        // Without a descriptor to spare they are woken all the same, and find the number closed.
+        if !waiters.is_empty()
+            && let Some(private) = PrivateDescriptor::duplicate(descriptor)
+        {
+            for waiter in &waiters {
+                leave(waiter, private.clone());
             }
         }
         waiters

@@ -8,9 +8,9 @@
 //!
 //! Either Add 3 sees what Sleep said, or Sleep 3 sees the deadline.
 
+use super::Interest;
 use super::descriptors::Descriptors;
 use super::lifetime::{self, PrivateDescriptor};
-use super::Interest;
 use crate::platform::clock::Deadline;
 use crate::primitive::Mutex;
 use crate::scheduler::context::{self, Inside};
@@ -99,24 +99,20 @@ impl Reactor {
             .arm(&inner.registry, descriptor, interest, waiter)
     }
 
-    pub(super) fn disarm(&self, descriptor: RawFd, waiter: &Waiter) {
-        self.0.descriptors.disarm(descriptor, waiter);
-    }
-
     pub(super) fn forget(&self, descriptor: RawFd) -> Vec<Waiter> {
-        self.0.descriptors.forget(&self.0.registry, descriptor)
+        self.0
+            .descriptors
+            .forget(&self.0.registry, descriptor, |waiter, private| {
+                let mut moved = self.0.moved.lock();
+                moved.push((waiter.clone(), private));
+                self.0.moves.store(moved.len(), Ordering::Relaxed);
+            })
     }
 
-    /// Leaves a duplicate for `waiter` to pick up when it is back.
-    pub(super) fn leave_moved(&self, waiter: &Waiter, private: PrivateDescriptor) {
-        let mut moved = self.0.moved.lock();
-        moved.push((waiter.clone(), private));
-        self.0.moves.store(moved.len(), Ordering::Relaxed);
-    }
-
-    /// Picks up what was left for `waiter`. It was left before the wait was ended, so a relaxed look
-    /// at the count is enough.
-    pub(super) fn take_moved(&self, waiter: &Waiter) -> Option<PrivateDescriptor> {
+    /// Takes `waiter` out, and picks up the duplicate if its number went meanwhile.
+    pub(super) fn leave(&self, descriptor: RawFd, waiter: &Waiter) -> Option<PrivateDescriptor> {
+        self.0.descriptors.disarm(descriptor, waiter);
+        // Left under the lock that `disarm` took, so a relaxed look at the count is enough.
         if self.0.moves.load(Ordering::Relaxed) == 0 {
             return None;
         }
@@ -213,7 +209,11 @@ impl Driver for Reactor {
 /// Calls `with` for the reactor of the calling green thread's runtime.
 pub(super) fn with_current<R>(with: impl FnOnce(&Reactor) -> R) -> R {
     let task = context::task().expect("only green threads wait for descriptors");
-    let scheduler: &Scheduler = task.schedule.as_any().downcast_ref().expect("one scheduler type");
+    let scheduler: &Scheduler = task
+        .schedule
+        .as_any()
+        .downcast_ref()
+        .expect("one scheduler type");
     let reactor = scheduler.driver().as_any().downcast_ref();
     with(reactor.expect("one driver type"))
 }

@@ -9,9 +9,10 @@
 //!
 //! # Invariants
 //! L1  A number is forgotten before the kernel can hand it out again.
-//! L2  A waiter finds a duplicate if and only if the forgetting ended its wait.
+//! L2  A waiter finds a duplicate if and only if its number was forgotten between its arming and its
+//!     leaving: both ends of that, and the forgetting, happen under the lock of the number's shard.
 
-use super::{Reactor, driver};
+use super::driver;
 use crate::platform;
 use crate::task::{Cause, Wake};
 use std::os::fd::RawFd;
@@ -26,7 +27,7 @@ pub(crate) struct PrivateDescriptor(Arc<Owned>);
 struct Owned(RawFd);
 
 impl PrivateDescriptor {
-    fn duplicate(descriptor: RawFd) -> Option<Self> {
+    pub(super) fn duplicate(descriptor: RawFd) -> Option<Self> {
         // SAFETY: F_DUPFD_CLOEXEC takes no pointer.
         let duplicate = unsafe {
             platform::syscall(
@@ -93,24 +94,12 @@ pub(crate) fn forget(descriptor: RawFd) {
         }
         word.fetch_and(!bit, Ordering::Relaxed);
     }
-    driver::for_each(|reactor| forget_in(reactor, descriptor));
-}
-
-fn forget_in(reactor: &Reactor, descriptor: RawFd) {
-    let waiters = reactor.forget(descriptor);
-    if waiters.is_empty() {
-        return;
-    }
-    // Without a descriptor to spare the waiters are woken all the same, and find the number closed.
-    let private = PrivateDescriptor::duplicate(descriptor);
-    for waiter in waiters {
-        if let Some(private) = &private {
-            reactor.leave_moved(&waiter, private.clone());
+    driver::for_each(|reactor| {
+        for waiter in reactor.forget(descriptor) {
+            // Who had been woken otherwise finds its duplicate too.
+            let _ = waiter.wake(Cause::Event);
         }
-        if !waiter.wake(Cause::Event) {
-            drop(reactor.take_moved(&waiter));
-        }
-    }
+    });
 }
 
 /// Lets go of the parent's reactors, in a forked child.

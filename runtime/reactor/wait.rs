@@ -43,11 +43,7 @@ fn refused(error: &io::Error) -> Readiness {
 }
 
 /// Parks the calling green thread until `descriptor` is ready for `interest`, or until `deadline`.
-pub(crate) fn wait(
-    descriptor: RawFd,
-    interest: Interest,
-    deadline: Option<Deadline>,
-) -> Readiness {
+pub(crate) fn wait(descriptor: RawFd, interest: Interest, deadline: Option<Deadline>) -> Readiness {
     driver::with_current(|reactor: &Reactor| {
         let mut noted = None;
         let mut error = None;
@@ -61,14 +57,11 @@ pub(crate) fn wait(
             return refused(&error);
         }
         let waiter = noted.expect("the wait has registered");
-        if cause == Some(Cause::Event) {
-            return match reactor.take_moved(&waiter) {
-                Some(private) => Readiness::Moved(private),
-                None => Readiness::Ready,
-            };
+        match (reactor.leave(descriptor, &waiter), cause) {
+            (_, Some(Cause::Deadline)) => Readiness::TimedOut,
+            (Some(private), _) => Readiness::Moved(private),
+            (None, _) => Readiness::Ready,
         }
-        reactor.disarm(descriptor, &waiter);
-        Readiness::TimedOut
     })
 }
 
@@ -92,10 +85,9 @@ pub(crate) fn wait_any(
         });
         let waiter = noted.expect("the wait has registered");
         for &(descriptor, _) in &descriptors[..armed] {
-            reactor.disarm(descriptor, &waiter);
+            // Whoever closed one of them left a duplicate; looking again tells the caller.
+            drop(reactor.leave(descriptor, &waiter));
         }
-        // Whoever closed one of them left a duplicate; looking again tells the caller.
-        drop(reactor.take_moved(&waiter));
         if cause == Some(Cause::Deadline) {
             AnyReadiness::TimedOut
         } else {

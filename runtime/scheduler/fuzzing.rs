@@ -11,6 +11,10 @@ use crate::task::state::{Commit, Fire, Generation, WaitWord};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+#[cfg_attr(
+    test,
+    expect(unreachable_pub, reason = "public for the fuzz target alone")
+)]
 /// Reads `data` as operations, two bytes each, and panics if the shipped code and a model differ.
 pub fn park_and_queue(data: &[u8]) {
     let mut queue = QueueRun::new();

@@ -127,8 +127,7 @@ impl Idle {
         worker: usize,
         poller: &(impl Poller + ?Sized),
     ) {
-        self.counts
-            .fetch_sub(ONE_SLEEPER - 1, Ordering::Relaxed);
+        self.counts.fetch_sub(ONE_SLEEPER - 1, Ordering::Relaxed);
         drop(list);
         self.parkers[worker].unpark(poller);
     }
@@ -198,8 +197,7 @@ impl Idle {
         let mut list = self.list.lock();
         if let Some(place) = list.iter().position(|&sleeper| sleeper == worker) {
             list.remove(place);
-            self.counts
-                .fetch_sub(ONE_SLEEPER - 1, Ordering::Relaxed);
+            self.counts.fetch_sub(ONE_SLEEPER - 1, Ordering::Relaxed);
         }
     }
 

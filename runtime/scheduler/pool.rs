@@ -3,9 +3,12 @@
 //! Called by: `thread` (makes it, spawns into it), `task` (through [`Schedule`]), `worker`.
 //!
 //! # Shut-down
-//! 1. [`Scheduler::wait_until_empty`] waits for the last green thread to end   2. `stop` sets the flag
-//! and wakes all   3. each worker finds nothing to do, sees the flag and that none is left, and leaves
-//! its loop   4. the carriers are joined. A green thread that never ends keeps its runtime.
+//! 1. [`Scheduler::wait_until_empty`] waits for the last green thread to end.
+//! 2. `stop` sets the flag and wakes all.
+//! 3. Each worker finds nothing to do, sees the flag and that none is left, and leaves its loop.
+//! 4. The carriers are joined.
+//!
+//! A green thread that never ends keeps its runtime.
 //!
 //! # Forced migration
 //! For tests: each task goes to the inbox of the worker after the one that ran it last, so that every
@@ -176,9 +179,8 @@ impl Scheduler {
     pub(super) fn take_injected(&self, worker: usize, rescue: bool) -> Option<Arc<Task>> {
         let inboxes = self.inboxes.len();
         let reach = if rescue { inboxes } else { inboxes.min(1) };
-        take(&self.injector).or_else(|| {
-            (0..reach).find_map(|step| take(&self.inboxes[(worker + step) % inboxes]))
-        })
+        take(&self.injector)
+            .or_else(|| (0..reach).find_map(|step| take(&self.inboxes[(worker + step) % inboxes])))
     }
 
     /// Whether there is something that `worker` might take.

@@ -136,7 +136,9 @@ mod tests {
         queue.push(Arc::new(1));
         queue.push_next(Arc::new(2));
         queue.push_next(Arc::new(3));
-        let order: Vec<_> = std::iter::from_fn(|| queue.pop()).map(|item| *item).collect();
+        let order: Vec<_> = std::iter::from_fn(|| queue.pop())
+            .map(|item| *item)
+            .collect();
         assert_eq!(order, [3, 1, 2]);
     }
 

@@ -76,8 +76,10 @@ pub(crate) fn park(task: &Arc<Task>, deadline: Option<Deadline>) {
 }
 
 fn leave(task: &Arc<Task>, generation: Generation, deadline: Option<Deadline>) -> Cause {
-    let key = deadline
-        .map(|deadline| task.schedule.add_deadline(deadline, task.clone(), generation));
+    let key = deadline.map(|deadline| {
+        task.schedule
+            .add_deadline(deadline, task.clone(), generation)
+    });
     context::suspend(Suspension::Park);
     let cause = task.word().finish();
     if let Some(key) = key

@@ -18,7 +18,7 @@
 //! wait of the last one or queues it again, which lets another worker have it. Whatever touches
 //! thread-local storage meanwhile (an allocation, say) does so as a green thread that is not running
 //! anywhere else. The worker's own thread pointer is restored before it looks further than its own
-//! queue, and when a green thread ends.
+//! queue, before it begins a green thread, and when one ends.
 //!
 //! The compiler may keep the address of a thread-local across the change: `run` and what is inlined
 //! into it use none.
@@ -127,10 +127,10 @@ impl Worker {
     fn next(&self) -> Option<Arc<Task>> {
         let turns = self.turns.get();
         let driver = self.scheduler.driver();
-        if turns % CLOCK_ROUND == 0 {
+        if turns.is_multiple_of(CLOCK_ROUND) {
             driver.expire();
         }
-        if turns % ROUND == 0 {
+        if turns.is_multiple_of(ROUND) {
             if self.scheduler.idle.try_seat() {
                 driver.look();
                 driver.dispatch();
@@ -192,7 +192,7 @@ impl Worker {
                 self.bury(task);
                 return;
             };
-            let next = if turns % CLOCK_ROUND == 0 || self.scheduler.is_forced() {
+            let next = if turns.is_multiple_of(CLOCK_ROUND) || self.scheduler.is_forced() {
                 None
             } else {
                 self.queue.pop()
@@ -202,15 +202,28 @@ impl Worker {
                 self.settle(task, suspension);
                 return;
             };
-            let thread_pointer = self.prepare(&next);
-            // SAFETY: as above; R1 holds for `next` from here on, and `task` can be let go.
-            unsafe { platform::set_thread_pointer(thread_pointer) };
+            match self.started(&next) {
+                // SAFETY: as above; R1 holds for `next` from here on, and `task` can be let go.
+                Some(thread_pointer) => unsafe { platform::set_thread_pointer(thread_pointer) },
+                None => self.restore_thread_pointer(),
+            }
             self.settle(mem::replace(&mut task, next), suspension);
+            self.prepare(&task);
         }
     }
 
-    /// Gives `task` a stack if it has none, and notes who runs it.
-    fn prepare(&self, task: &Arc<Task>) -> *mut u8 {
+    /// The thread pointer of a task that has begun.
+    fn started(&self, task: &Task) -> Option<*mut u8> {
+        // SAFETY: R1: the caller took the task from a queue.
+        match unsafe { task.body() } {
+            Body::Started(fiber, _) => Some(fiber.thread_pointer()),
+            _ => None,
+        }
+    }
+
+    /// Notes who runs `task`, and gives it a stack if it has none: then the caller is under the worker's
+    /// own thread pointer, which making a block of thread-local storage asks for.
+    fn prepare(&self, task: &Arc<Task>) {
         task.set_worker(ptr::from_ref(self).cast(), self.index);
         // SAFETY: R1: the caller took the task from a queue.
         let body = unsafe { task.body() };
@@ -224,10 +237,6 @@ impl Worker {
                 green_main(this, work, suspender, &guard);
             });
             *body = Body::Started(fiber, reservation);
-        }
-        match body {
-            Body::Started(fiber, _) => fiber.thread_pointer(),
-            _ => unreachable!("an ended task was queued"),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Loom models of the wait table: a tiny mutex-like word, waited for as std's locks do.
 
-use super::wait_table::{ANY, WaitTable};
+use super::wait_table::WaitTable;
 use crate::primitive::Arc;
 use crate::primitive::atomic::{AtomicU32, Ordering};
 use crate::primitive::model::model;
@@ -11,6 +11,7 @@ use loom::thread;
 type Table = WaitTable<ThreadWaiter>;
 
 const HERE: usize = 0x1000;
+const ANY: u32 = u32::MAX;
 
 /// Waits at the word while it is 0; gives the cause if it slept.
 fn wait(table: &Table, word: &AtomicU32, waiter: &ThreadWaiter) -> Option<Cause> {

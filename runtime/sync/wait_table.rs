@@ -30,9 +30,6 @@ use crate::primitive::atomic::{AtomicUsize, Ordering, fence};
 use crate::task::{Cause, Wake};
 use std::collections::VecDeque;
 
-/// A bit set that every wake matches.
-pub(crate) const ANY: u32 = u32::MAX;
-
 struct Node<W> {
     address: usize,
     bitset: u32,

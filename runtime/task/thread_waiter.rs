@@ -32,7 +32,10 @@ impl ThreadWaiter {
     }
 
     /// Whether both are of the same wait.
-    #[cfg_attr(loom, expect(dead_code, reason = "the models have no green threads beside it"))]
+    #[cfg_attr(
+        loom,
+        expect(dead_code, reason = "the models have no green threads beside it")
+    )]
     pub(crate) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }

@@ -191,12 +191,15 @@ impl RuntimeBuilder {
 fn default_workers() -> io::Result<usize> {
     match std::env::var_os("SWARD_WORKERS") {
         None => std::thread::available_parallelism().map(usize::from),
-        Some(text) => text.to_str().and_then(|text| text.parse().ok()).ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!("SWARD_WORKERS is {text:?}, not a number of workers"),
-            )
-        }),
+        Some(text) => text
+            .to_str()
+            .and_then(|text| text.parse().ok())
+            .ok_or_else(|| {
+                io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    format!("SWARD_WORKERS is {text:?}, not a number of workers"),
+                )
+            }),
     }
 }
 

@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-const NEVER: u64 = u64::MAX;
+const NEVER: u64 = Deadline::NEVER.nanoseconds();
 
 type Entries = BTreeMap<(Deadline, u64), (Arc<Task>, Generation)>;
 

@@ -72,7 +72,7 @@ mod trial;
 
 pub(crate) use self::block::{Block, Reserve};
 pub(crate) use self::destructors::end;
-pub(crate) use self::facts::{Facts, Unsupported, check};
+pub(crate) use self::facts::{Facts, check};
 
 /// Prepares the storage in force for user code, as glibc does at the start of a thread: sets the
 /// character tables' pointers.

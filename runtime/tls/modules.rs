@@ -148,12 +148,6 @@ impl Modules {
         self.libc.offset..self.libc.offset + self.libc.size.cast_signed()
     }
 
-    /// The modules whose initial values [`write_initial_values`](Self::write_initial_values) sets.
-    #[cfg(test)]
-    pub(super) fn images(&self) -> &[Image] {
-        &self.images
-    }
-
     /// Whether a module with thread-locals was loaded or unloaded since the check (M2).
     #[inline]
     pub(super) fn changed(&self) -> bool {

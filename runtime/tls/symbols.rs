@@ -96,8 +96,6 @@ pub(super) fn require(name: &CStr) -> Result<NonNull<c_void>, Unsupported> {
 pub(super) struct Field {
     /// The size of the whole field in bytes.
     pub(super) size: usize,
-    /// The size of one element in bytes; the whole field's where glibc does not tell.
-    pub(super) element: usize,
     /// The offset of the field in bytes.
     pub(super) offset: usize,
 }
@@ -107,10 +105,8 @@ pub(super) fn find_field(name: &CStr) -> Option<Field> {
     let descriptor = find(name)?.cast::<[u32; 3]>();
     // SAFETY: every descriptor of a field is three u32 that never change.
     let [bits, count, offset] = unsafe { descriptor.read_unaligned() };
-    let element = bits as usize / 8;
     Some(Field {
-        size: element * count as usize,
-        element,
+        size: bits as usize / 8 * count as usize,
         offset: offset as usize,
     })
 }

@@ -57,7 +57,8 @@ fn versions_are_compared_as_numbers() {
 
 #[test]
 fn the_message_says_what_differs_and_what_to_do() {
-    let message = Unsupported::new("the C library", "glibc", "another", "use glibc").to_string();
+    let message = super::facts::Unsupported::new("the C library", "glibc", "another", "use glibc")
+        .to_string();
     assert_eq!(
         message,
         "green threads cannot run here: the C library: expected glibc, found another; use glibc"

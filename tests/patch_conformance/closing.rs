@@ -34,7 +34,6 @@ fn close_under_a_reader() {
             // The waiting call holds on to the file, and gets what comes later.
             assert_eq!(write(writer.as_raw_fd(), b"late"), good(4));
             assert_eq!(reading.join(), (good(4), "late".into()));
-            assert_eq!(read(number, &mut [0; 4]), bad(libc::EBADF));
             // With the call the last user of the file is gone.
             let peer = writer.as_raw_fd();
             assert!(matches!(

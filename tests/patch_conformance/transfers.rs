@@ -187,12 +187,16 @@ fn peek_and_wait_for_all() {
                     assert_eq!((first, &buffer), (good(6), b"abcdef"));
                 }
                 seen.push((first, buffer, second));
-                let reading = world.spawn(move || recv(reader.as_raw_fd(), &mut [0; 100], flags));
-                world.settle();
-                assert_eq!(send(writer.as_raw_fd(), b"xyz", 0), good(3));
-                world.settle();
-                drop(writer);
-                seen.push((reading.join(), buffer, second));
+                if flags & MSG_PEEK == 0 {
+                    // The peer's end comes before the buffer is full.
+                    let reading =
+                        world.spawn(move || recv(reader.as_raw_fd(), &mut [0; 100], flags));
+                    world.settle();
+                    assert_eq!(send(writer.as_raw_fd(), b"xyz", 0), good(3));
+                    world.settle();
+                    drop(writer);
+                    seen.push((reading.join(), buffer, second));
+                }
             }
         }
         // What is peeked at is still there.

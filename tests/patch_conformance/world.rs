@@ -7,31 +7,31 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// What errno is before each call: a success must leave it.
-pub const UNTOUCHED: i32 = 4242;
+pub(crate) const UNTOUCHED: i32 = 4242;
 
 /// A result, and errno after it.
-pub type Seen = (isize, i32);
+pub(crate) type Seen = (isize, i32);
 
 /// A success that left errno alone.
-pub const fn good(result: isize) -> Seen {
+pub(crate) const fn good(result: isize) -> Seen {
     (result, UNTOUCHED)
 }
 
 /// A failure.
-pub const fn bad(number: i32) -> Seen {
+pub(crate) const fn bad(number: i32) -> Seen {
     (-1, number)
 }
 
-pub fn errno() -> i32 {
+pub(crate) fn errno() -> i32 {
     unsafe { *libc::__errno_location() }
 }
 
-pub fn set_errno(number: i32) {
+pub(crate) fn set_errno(number: i32) {
     unsafe { *libc::__errno_location() = number }
 }
 
 /// Makes a call and says what came of it.
-pub fn call<R: TryInto<isize, Error: Debug>>(body: impl FnOnce() -> R) -> Seen {
+pub(crate) fn call<R: TryInto<isize, Error: Debug>>(body: impl FnOnce() -> R) -> Seen {
     set_errno(UNTOUCHED);
     let result = body();
     let errno = errno();
@@ -40,21 +40,21 @@ pub fn call<R: TryInto<isize, Error: Debug>>(body: impl FnOnce() -> R) -> Seen {
 
 /// The kind of threads that a scenario runs on.
 #[derive(Clone)]
-pub struct World {
-    pub is_green: bool,
+pub(crate) struct World {
+    pub(crate) is_green: bool,
     /// The kernel's ids of the OS threads that it made.
     threads: Arc<Mutex<Vec<libc::pid_t>>>,
     spawned: Arc<Mutex<usize>>,
 }
 
 /// A thread of either kind.
-pub enum Peer<T> {
+pub(crate) enum Peer<T> {
     Thread(std::thread::JoinHandle<T>),
     Green(sward::JoinHandle<T>),
 }
 
 impl<T: Send + 'static> Peer<T> {
-    pub fn join(self) -> T {
+    pub(crate) fn join(self) -> T {
         match self {
             Peer::Thread(thread) => thread.join().unwrap(),
             Peer::Green(thread) => thread.join().unwrap(),
@@ -71,7 +71,10 @@ impl World {
         }
     }
 
-    pub fn spawn<T: Send + 'static>(&self, body: impl FnOnce() -> T + Send + 'static) -> Peer<T> {
+    pub(crate) fn spawn<T: Send + 'static>(
+        &self,
+        body: impl FnOnce() -> T + Send + 'static,
+    ) -> Peer<T> {
         if self.is_green {
             return Peer::Green(sward::spawn(body));
         }
@@ -84,11 +87,12 @@ impl World {
     }
 
     /// Returns when every other thread of the scenario is blocked or has ended.
-    pub fn settle(&self) {
+    pub(crate) fn settle(&self) {
         if self.is_green {
-            // One worker: a yield returns after all the others had their turn, until they wait.
-            for _ in 0..20 {
-                sward::yield_now();
+            // One worker: while this one sleeps it polls, and runs what the poll found before it
+            // looks at the time again. A few rounds for those whom the others wake in turn.
+            for _ in 0..5 {
+                sward::sleep(Duration::from_millis(1));
             }
             return;
         }
@@ -96,7 +100,7 @@ impl World {
     }
 
     /// Returns when every OS thread of the scenario is blocked in this system call, or has ended.
-    pub fn settle_in(&self, number: libc::c_long) {
+    pub(crate) fn settle_in(&self, number: libc::c_long) {
         self.settle_threads(|call| call == number);
     }
 
@@ -123,7 +127,7 @@ fn blocked_in(thread: libc::pid_t) -> Option<libc::c_long> {
 }
 
 /// Runs the scenario on both kinds of threads and compares.
-pub fn compare<T: Debug + PartialEq + Send + 'static>(
+pub(crate) fn compare<T: Debug + PartialEq + Send + 'static>(
     scenario: impl Fn(&World) -> T + Copy + Send + 'static,
 ) -> T {
     sward::patch::all();
@@ -136,7 +140,9 @@ pub fn compare<T: Debug + PartialEq + Send + 'static>(
 }
 
 /// Runs the scenario on green threads only.
-pub fn on_green<T: Send + 'static>(scenario: impl FnOnce(&World) -> T + Send + 'static) -> T {
+pub(crate) fn on_green<T: Send + 'static>(
+    scenario: impl FnOnce(&World) -> T + Send + 'static,
+) -> T {
     sward::patch::all();
     let runtime = sward::Runtime::builder().workers(1).build().unwrap();
     runtime.run(move || scenario(&World::new(true)))
@@ -155,12 +161,12 @@ fn pair(make: impl FnOnce(&mut [RawFd; 2]) -> i32) -> (OwnedFd, OwnedFd) {
 }
 
 /// A pipe: the end to read from, the end to write to.
-pub fn pipe() -> (OwnedFd, OwnedFd) {
+pub(crate) fn pipe() -> (OwnedFd, OwnedFd) {
     pair(|numbers| unsafe { libc::pipe2(numbers.as_mut_ptr(), libc::O_CLOEXEC) })
 }
 
 /// Two connected `AF_UNIX` sockets.
-pub fn local_pair(kind: i32) -> (OwnedFd, OwnedFd) {
+pub(crate) fn local_pair(kind: i32) -> (OwnedFd, OwnedFd) {
     pair(|numbers| unsafe {
         libc::socketpair(
             libc::AF_UNIX,
@@ -172,30 +178,30 @@ pub fn local_pair(kind: i32) -> (OwnedFd, OwnedFd) {
 }
 
 /// Two connected TCP sockets.
-pub fn tcp_pair() -> (TcpStream, TcpStream) {
+pub(crate) fn tcp_pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     (client, listener.accept().unwrap().0)
 }
 
 /// A new unconnected socket.
-pub fn socket(domain: i32, kind: i32) -> OwnedFd {
+pub(crate) fn socket(domain: i32, kind: i32) -> OwnedFd {
     let number = unsafe { libc::socket(domain, kind | libc::SOCK_CLOEXEC, 0) };
     assert!(number >= 0);
     unsafe { OwnedFd::from_raw_fd(number) }
 }
 
-pub fn flags(descriptor: RawFd) -> i32 {
+pub(crate) fn flags(descriptor: RawFd) -> i32 {
     unsafe { libc::fcntl(descriptor, libc::F_GETFL) }
 }
 
-pub fn make_non_blocking(descriptor: RawFd) {
+pub(crate) fn make_non_blocking(descriptor: RawFd) {
     let set = flags(descriptor) | libc::O_NONBLOCK;
     assert_eq!(unsafe { libc::fcntl(descriptor, libc::F_SETFL, set) }, 0);
 }
 
 /// Sets SO_RCVTIMEO or SO_SNDTIMEO.
-pub fn set_time_out(descriptor: RawFd, name: i32, limit: Duration) {
+pub(crate) fn set_time_out(descriptor: RawFd, name: i32, limit: Duration) {
     let limit = libc::timeval {
         tv_sec: limit.as_secs() as i64,
         tv_usec: limit.subsec_micros().into(),
@@ -213,24 +219,24 @@ pub fn set_time_out(descriptor: RawFd, name: i32, limit: Duration) {
     assert_eq!(set, 0);
 }
 
-pub fn recv(descriptor: RawFd, buffer: &mut [u8], flags: i32) -> Seen {
+pub(crate) fn recv(descriptor: RawFd, buffer: &mut [u8], flags: i32) -> Seen {
     call(|| unsafe { libc::recv(descriptor, buffer.as_mut_ptr().cast(), buffer.len(), flags) })
 }
 
-pub fn send(descriptor: RawFd, bytes: &[u8], flags: i32) -> Seen {
+pub(crate) fn send(descriptor: RawFd, bytes: &[u8], flags: i32) -> Seen {
     call(|| unsafe { libc::send(descriptor, bytes.as_ptr().cast(), bytes.len(), flags) })
 }
 
-pub fn read(descriptor: RawFd, buffer: &mut [u8]) -> Seen {
+pub(crate) fn read(descriptor: RawFd, buffer: &mut [u8]) -> Seen {
     call(|| unsafe { libc::read(descriptor, buffer.as_mut_ptr().cast(), buffer.len()) })
 }
 
-pub fn write(descriptor: RawFd, bytes: &[u8]) -> Seen {
+pub(crate) fn write(descriptor: RawFd, bytes: &[u8]) -> Seen {
     call(|| unsafe { libc::write(descriptor, bytes.as_ptr().cast(), bytes.len()) })
 }
 
 /// Receives one short message as text.
-pub fn text(descriptor: RawFd) -> (Seen, String) {
+pub(crate) fn text(descriptor: RawFd) -> (Seen, String) {
     let mut buffer = [0; 64];
     let seen = read(descriptor, &mut buffer);
     let length = usize::try_from(seen.0).unwrap_or(0);
@@ -238,7 +244,7 @@ pub fn text(descriptor: RawFd) -> (Seen, String) {
 }
 
 /// An iovec array over `parts`.
-pub fn vectors_of(parts: &[Vec<u8>]) -> Vec<libc::iovec> {
+pub(crate) fn vectors_of(parts: &[Vec<u8>]) -> Vec<libc::iovec> {
     let of = |part: &Vec<u8>| libc::iovec {
         iov_base: part.as_ptr().cast_mut().cast(),
         iov_len: part.len(),
@@ -247,7 +253,7 @@ pub fn vectors_of(parts: &[Vec<u8>]) -> Vec<libc::iovec> {
 }
 
 /// A message of `vectors` and `control`.
-pub fn message(vectors: &mut [libc::iovec], control: &mut [u64]) -> libc::msghdr {
+pub(crate) fn message(vectors: &mut [libc::iovec], control: &mut [u64]) -> libc::msghdr {
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = vectors.as_mut_ptr();
     message.msg_iovlen = vectors.len();
@@ -259,6 +265,6 @@ pub fn message(vectors: &mut [libc::iovec], control: &mut [u64]) -> libc::msghdr
 }
 
 /// Bytes that show when some are lost, doubled or moved.
-pub fn pattern(length: usize) -> Vec<u8> {
+pub(crate) fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|index| (index % 251) as u8).collect()
 }

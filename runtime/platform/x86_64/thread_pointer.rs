@@ -79,7 +79,8 @@ pub(crate) unsafe fn set_thread_pointer(pointer: *mut u8) {
 }
 
 /// Whether the thread pointer is set by an instruction, not by a system call.
-pub(crate) fn is_instruction() -> bool {
+#[cfg(test)]
+fn is_instruction() -> bool {
     match WAY.load(Ordering::Relaxed) {
         UNKNOWN => find_way() == INSTRUCTION,
         way => way == INSTRUCTION,

@@ -71,6 +71,11 @@ pub(crate) mod time;
 #[cfg(not(loom))]
 pub(crate) mod tls;
 
+/// The README's program is run as a documentation test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 /// What the fuzz targets drive.
 #[cfg(fuzzing)]
 #[doc(hidden)]

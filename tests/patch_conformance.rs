@@ -5,6 +5,10 @@
 //! place of its green thread would hang the second run, as the one who would end the wait could not run.
 //!
 //! Exceptions, where the two are not compared: none.
+#![allow(
+    clippy::undocumented_unsafe_blocks,
+    reason = "each block is one call of libc, with what its own scenario made for it"
+)]
 
 #[path = "patch_conformance/closing.rs"]
 mod closing;

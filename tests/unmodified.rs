@@ -24,6 +24,7 @@ mod processes;
 #[path = "unmodified/streams.rs"]
 mod streams;
 #[path = "unmodified/support.rs"]
+#[allow(dead_code, reason = "shared with the other tests of this folder")]
 mod support;
 #[path = "unmodified/thread_locals.rs"]
 mod thread_locals;

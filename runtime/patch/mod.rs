@@ -35,19 +35,19 @@
 //! * `SO_RCVLOWAT` is not honoured by the first try of a receive; `MSG_PEEK` with `MSG_WAITALL` only
 //!   by `recv` and `recvfrom`.
 //! * Writing more to a terminal than it has room for blocks the worker until it drains.
-//! * A connection taken by an OS thread or another process between look and accept: see [`accept`].
+//! * A connection taken by an OS thread or another process between look and accept: see `accept`.
 //!
 //! # Linking
 //! Definitions in a library count only if the linker takes them in: [`all`] refers to every one
-//! ([`hooks`]) and checks on itself. A shared library binds to the executable's definition if the
+//! (`hooks`) and checks on itself. A shared library binds to the executable's definition if the
 //! executable exports it; [`unexported`] tells which are not.
 //!
 //! # Files
-//! * [`active`]: the switch, and forks
-//! * [`kernel`], [`descriptor`]: system calls, and what is asked about a descriptor
-//! * [`waiting`], [`transfer`], [`vectors`], [`gate`]: what a call does when it would block
-//! * [`socket`], [`stream`], [`accept`], [`connect`], [`lifetime`], [`readiness`], [`time`],
-//!   [`system_call`], [`futex`]: the hooks, a family each
+//! * `active`: the switch, and forks
+//! * `kernel`, `descriptor`: system calls, and what is asked about a descriptor
+//! * `waiting`, `transfer`, `vectors`, `gate`: what a call does when it would block
+//! * `socket`, `stream`, `accept`, `connect`, `lifetime`, `readiness`, `time`,
+//!   `system_call`, `futex`: the hooks, a family each
 //!
 //! # Panics
 //! A panic in a hook aborts the program (`extern "C"`): no unwinding crosses a libc frame.

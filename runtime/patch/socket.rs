@@ -1,7 +1,7 @@
 //! `recv`, `recvfrom`, `recvmsg`, `send`, `sendto`, `sendmsg`.
 //!
 //! Called by C and Rust code. Each tries with `MSG_DONTWAIT` and goes through
-//! [`transfer`](super::transfer).
+//! `transfer`.
 //!
 //! # What the kernel's blocking calls do, and these as well
 //! * Receiving returns what is there; `MSG_WAITALL` on a stream collects until the buffer is full,

@@ -3,7 +3,7 @@
 //! Called by: `patch` (waits, and says when a descriptor goes), `scheduler` (polls, through
 //! [`Driver`](crate::scheduler::driver::Driver)).
 //!
-//! One blocking read goes: hook: the call would block ─▶ [`wait`] ─▶ [`descriptors`]: note the waiter,
+//! One blocking read goes: hook: the call would block ─▶ [`wait`](fn@wait) ─▶ [`descriptors`]: note the waiter,
 //! arm epoll ─▶ the green thread parks ─▶ [`driver`]: the poll returns ─▶ [`descriptors`]: who waited for
 //! this? ─▶ queued ─▶ the hook tries again.
 //!

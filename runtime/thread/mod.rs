@@ -1,8 +1,8 @@
 //! Green threads and runtimes, as a program sees them: the mirror of [`std::thread`].
 //!
 //! * [`spawn`], [`Builder`], [`JoinHandle`]: making green threads and waiting for them
-//! * [`current`], [`park`], [`sleep`], [`yield_now`]: what a green thread does to itself
-//! * [`Runtime`](crate::Runtime): the workers they run on
+//! * [`current`](fn@current), [`park`], [`sleep`], [`yield_now`]: what a green thread does to itself
+//! * [`Runtime`]: the workers they run on
 //!
 //! Every function here may be called from plain OS threads too, and then does what std's does.
 

@@ -2,8 +2,8 @@
 //!
 //! Called by C and Rust code, on any thread. None of them waits. The first three end a number's
 //! life, and whoever waits on that number stays on the file that it had, as a thread blocked in
-//! the kernel does: the reactor is told *before* the number is free for reuse, and moves its
-//! waiters to a private duplicate.
+//! the kernel does: the call is made by way of the reactor, which moves its waiters to a private
+//! duplicate before.
 //!
 //! `shutdown` wakes whoever waits through the socket's own readiness; it is interposed so that the
 //! table of what a socket's life consists of is whole, and passes straight through.
@@ -22,42 +22,49 @@ use super::kernel::{answer_int, in_runtime, kernel};
 use crate::reactor;
 use libc::c_int;
 
-/// Tells the reactor that `new` is about to become a duplicate of `old`, if it is.
-fn forget_for(old: c_int, new: c_int) {
-    if active::is_active() && old != new && descriptor::status_flags(old).is_ok() {
-        forget(new);
+/// What the kernel answered: a result, or an error number.
+type Answer = Result<usize, i32>;
+
+/// Makes the system call `change`, by which the number becomes a duplicate of `old`.
+fn replace_by(old: c_int, number: c_int, change: impl FnOnce() -> Answer) -> Answer {
+    if old != number && descriptor::status_flags(old).is_ok() {
+        replace(number, change)
+    } else {
+        change()
     }
 }
 
-/// Tells the reactor that the number is about to refer to something else, or nothing.
-fn forget(descriptor: c_int) {
+/// Makes the system call `change`, by which the number comes to stand for something else or nothing.
+fn replace(number: c_int, change: impl FnOnce() -> Answer) -> Answer {
     if active::is_active() {
-        in_runtime(|| reactor::forget(descriptor));
+        in_runtime(|| reactor::replace(number, change))
+    } else {
+        change()
     }
 }
 
 /// close(2).
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn close(descriptor: c_int) -> c_int {
-    forget(descriptor);
     // SAFETY: closing what the caller owns is the caller's affair.
-    answer_int(unsafe { kernel!(SYS_close, descriptor) })
+    let change = || unsafe { kernel!(SYS_close, descriptor) };
+    answer_int(replace(descriptor, change))
 }
 
 /// dup2(2).
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn dup2(old: c_int, new: c_int) -> c_int {
-    forget_for(old, new);
     // SAFETY: replacing what the caller owns is the caller's affair.
-    answer_int(unsafe { kernel!(SYS_dup2, old, new) })
+    let change = || unsafe { kernel!(SYS_dup2, old, new) };
+    answer_int(replace_by(old, new, change))
 }
 
 /// dup3(2).
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn dup3(old: c_int, new: c_int, flags: c_int) -> c_int {
-    forget_for(old, new);
     // SAFETY: replacing what the caller owns is the caller's affair.
-    answer_int(unsafe { kernel!(SYS_dup3, old, new, flags) })
+    let change = || unsafe { kernel!(SYS_dup3, old, new, flags) };
+    answer_int(replace_by(old, new, change))
 }
 
 /// shutdown(2).

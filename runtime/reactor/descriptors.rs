@@ -31,6 +31,8 @@ struct Noted {
 struct Entry {
     /// How many registrations this number has had (R2).
     generation: u32,
+    /// Whether the last of them is on, as far as anybody has seen.
+    registered: bool,
     noted: Vec<Noted>,
 }
 
@@ -104,14 +106,16 @@ impl Descriptors {
 
     fn arm_entry(registry: &Registry, descriptor: RawFd, entry: &mut Entry) -> io::Result<()> {
         let source = &mut SourceFd(&descriptor);
-        if entry.generation > 0 {
+        if entry.registered {
             match registry.reregister(source, entry.token(descriptor), entry.interest()) {
                 Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
                 armed => return armed,
             }
         }
-        entry.generation = entry.generation.wrapping_add(1).max(1);
-        registry.register(source, entry.token(descriptor), entry.interest())
+        entry.generation = entry.generation.wrapping_add(1);
+        let armed = registry.register(source, entry.token(descriptor), entry.interest());
+        entry.registered = armed.is_ok();
+        armed
     }
 
     /// Takes out a waiter that leaves its wait.
@@ -157,12 +161,12 @@ impl Descriptors {
         let Some(entry) = entries.get_mut(number / SHARDS) else {
             return Vec::new();
         };
-        if entry.generation == 0 {
-            return Vec::new();
+        if std::mem::take(&mut entry.registered) {
+            // It fails if the number was closed unseen before: then there is nothing to end.
+            let _ = registry.deregister(&mut SourceFd(&descriptor));
         }
-        // It fails if the number was closed unseen before: then there is nothing to end.
-        let _ = registry.deregister(&mut SourceFd(&descriptor));
-        entry.generation = entry.generation.wrapping_add(1).max(1);
+        // An event under way is dropped (R2).
+        entry.generation = entry.generation.wrapping_add(1);
         let waiters: Vec<_> = entry.noted.drain(..).map(|noted| noted.waiter).collect();
         // Without a descriptor to spare they are woken all the same, and find the number closed.
         if !waiters.is_empty()
@@ -173,5 +177,21 @@ impl Descriptors {
             }
         }
         waiters
+    }
+
+    /// Marks all who wait for `descriptor`, and gives them, to be woken.
+    pub(super) fn waiters(&self, descriptor: RawFd) -> Vec<Waiter> {
+        let number = descriptor as usize;
+        let mut entries = self.shards[number % SHARDS].lock();
+        let noted = entries
+            .get_mut(number / SHARDS)
+            .map(|entry| &mut entry.noted);
+        let waiting = noted.into_iter().flatten().filter(|noted| !noted.woken);
+        waiting
+            .map(|noted| {
+                noted.woken = true;
+                noted.waiter.clone()
+            })
+            .collect()
     }
 }

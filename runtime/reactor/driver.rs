@@ -109,6 +109,10 @@ impl Reactor {
             })
     }
 
+    pub(super) fn waiters(&self, descriptor: RawFd) -> Vec<Waiter> {
+        self.0.descriptors.waiters(descriptor)
+    }
+
     /// Takes `waiter` out, and picks up the duplicate if its number went meanwhile.
     pub(super) fn leave(&self, descriptor: RawFd, waiter: &Waiter) -> Option<PrivateDescriptor> {
         self.0.descriptors.disarm(descriptor, waiter);

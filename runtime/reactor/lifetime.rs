@@ -11,13 +11,17 @@
 //! L1  A number is forgotten before the kernel can hand it out again.
 //! L2  A waiter finds a duplicate if and only if its number was forgotten between its arming and its
 //!     leaving: both ends of that, and the forgetting, happen under the lock of the number's shard.
+//! L3  Who arms a number between its forgetting and its going, and so arms a file that epoll is about to
+//!     drop, is woken after the number has gone, and tries again. The note comes before the arming and is
+//!     never taken back; whoever changes the number looks at it again after the change. The fences make
+//!     one of the two see the other.
 
 use super::driver;
 use crate::platform;
 use crate::task::{Cause, Wake};
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 /// A duplicate that the runtime made of a user's descriptor; closed with its last clone.
 #[derive(Clone, Debug)]
@@ -53,16 +57,17 @@ impl PrivateDescriptor {
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        forget(self.0);
-        // SAFETY: the duplicate is this struct's own, and nobody else knows its number.
-        unsafe { platform::syscall(libc::SYS_close, [self.0 as usize, 0, 0, 0, 0, 0]) };
+        replace(self.0, || {
+            // SAFETY: the duplicate is this struct's own, and nobody else knows its number.
+            unsafe { platform::syscall(libc::SYS_close, [self.0 as usize, 0, 0, 0, 0, 0]) }
+        });
     }
 }
 
 /// How many descriptor numbers the table of noted ones covers; higher ones always count as noted.
 const NOTED: usize = 1 << 16;
 
-/// Which numbers any reactor has ever armed since they were last forgotten: most are closed without.
+/// Which numbers any reactor has ever armed: most are closed without.
 static NOTES: [AtomicU64; NOTED / 64] = [const { AtomicU64::new(0) }; NOTED / 64];
 
 /// In a forked child the epoll instances are still the parent's too: hands off.
@@ -80,26 +85,36 @@ pub(super) fn note(descriptor: RawFd) {
     {
         word.fetch_or(bit, Ordering::Relaxed);
     }
+    fence(Ordering::SeqCst); // L3
 }
 
-/// Ends all waits for a number that is about to be closed or taken over. To be called, from any
-/// thread, before the number goes.
-pub(crate) fn forget(descriptor: RawFd) {
-    if descriptor < 0 || FORKED.load(Ordering::Relaxed) {
-        return;
+fn is_noted(descriptor: RawFd) -> bool {
+    descriptor >= 0
+        && !FORKED.load(Ordering::Relaxed)
+        && place(descriptor).is_none_or(|(word, bit)| word.load(Ordering::Relaxed) & bit != 0)
+}
+
+/// Makes the system call `change`, after which the number `descriptor` stands for another file or for
+/// none. To be called from any thread; green threads that wait for the file go on with a duplicate.
+pub(crate) fn replace<R>(descriptor: RawFd, change: impl FnOnce() -> R) -> R {
+    if is_noted(descriptor) {
+        driver::for_each(|reactor| {
+            for waiter in reactor.forget(descriptor) {
+                // Who had been woken otherwise finds its duplicate too.
+                let _ = waiter.wake(Cause::Event);
+            }
+        });
     }
-    if let Some((word, bit)) = place(descriptor) {
-        if word.load(Ordering::Relaxed) & bit == 0 {
-            return;
-        }
-        word.fetch_and(!bit, Ordering::Relaxed);
+    let result = change();
+    fence(Ordering::SeqCst); // L3
+    if is_noted(descriptor) {
+        driver::for_each(|reactor| {
+            for waiter in reactor.waiters(descriptor) {
+                let _ = waiter.wake(Cause::Event);
+            }
+        });
     }
-    driver::for_each(|reactor| {
-        for waiter in reactor.forget(descriptor) {
-            // Who had been woken otherwise finds its duplicate too.
-            let _ = waiter.wake(Cause::Event);
-        }
-    });
+    result
 }
 
 /// Lets go of the parent's reactors, in a forked child.

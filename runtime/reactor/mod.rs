@@ -27,7 +27,7 @@ mod lifetime;
 mod wait;
 
 pub(crate) use driver::Reactor;
-pub(crate) use lifetime::{PrivateDescriptor, forget};
+pub(crate) use lifetime::{PrivateDescriptor, replace};
 pub(crate) use wait::{AnyReadiness, Readiness, wait, wait_any};
 
 /// What somebody waits for on a descriptor.

@@ -88,7 +88,7 @@ impl Worker {
             if next.is_none() {
                 searching = searching || scheduler.idle.start_search();
                 if searching {
-                    next = self.search(rescue);
+                    next = self.search(mem::take(&mut rescue));
                 }
             }
             if let Some(task) = next {

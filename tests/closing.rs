@@ -9,10 +9,13 @@ mod support;
 use std::io::Write;
 use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use support::on_several_workers;
+
+/// A number that one test closes must not become another's.
+static NUMBERS: Mutex<()> = Mutex::new(());
 
 /// How many meetings. Without the second look at the waiters after the number has gone, one in some
 /// 100,000 hangs: `SWARD_STRESS_ROUNDS=1000000` finds it for certain.
@@ -46,6 +49,7 @@ fn meet(round: usize, go: &AtomicBool, change: impl FnOnce()) {
 
 #[test]
 fn close_against_a_reader_that_arrives() {
+    let _numbers = NUMBERS.lock().unwrap();
     on_several_workers("close_against_a_reader_that_arrives", || {
         for round in 0..rounds() {
             let (ours, mut peer) = UnixStream::pair().unwrap();
@@ -68,6 +72,7 @@ fn close_against_a_reader_that_arrives() {
 
 #[test]
 fn dup2_against_a_reader_that_arrives() {
+    let _numbers = NUMBERS.lock().unwrap();
     on_several_workers("dup2_against_a_reader_that_arrives", || {
         for round in 0..rounds() {
             let (ours, mut peer) = UnixStream::pair().unwrap();

@@ -18,15 +18,12 @@
 
 use super::active;
 use super::descriptor;
-use super::kernel::{answer_int, in_runtime, kernel};
+use super::kernel::{Outcome, answer_int, in_runtime, kernel};
 use crate::reactor;
 use libc::c_int;
 
-/// What the kernel answered: a result, or an error number.
-type Answer = Result<usize, i32>;
-
 /// Makes the system call `change`, by which the number becomes a duplicate of `old`.
-fn replace_by(old: c_int, number: c_int, change: impl FnOnce() -> Answer) -> Answer {
+fn replace_by(old: c_int, number: c_int, change: impl FnOnce() -> Outcome) -> Outcome {
     if old != number && descriptor::status_flags(old).is_ok() {
         replace(number, change)
     } else {
@@ -35,7 +32,7 @@ fn replace_by(old: c_int, number: c_int, change: impl FnOnce() -> Answer) -> Ans
 }
 
 /// Makes the system call `change`, by which the number comes to stand for something else or nothing.
-fn replace(number: c_int, change: impl FnOnce() -> Answer) -> Answer {
+fn replace(number: c_int, change: impl FnOnce() -> Outcome) -> Outcome {
     if active::is_active() {
         in_runtime(|| reactor::replace(number, change))
     } else {

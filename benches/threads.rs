@@ -80,47 +80,31 @@ fn yield_std(times: u32) {
     other.join().expect("no panic");
 }
 
+/// One side of a round trip: waits for its turn, takes it, wakes the other, `times` over.
+fn take_turns(times: u32, side: u32, turn: &AtomicU32, park: fn(), wake_other: impl Fn()) {
+    for round in 0..times {
+        while turn.load(Ordering::Acquire) != 2 * round + side {
+            park();
+        }
+        turn.store(2 * round + side + 1, Ordering::Release);
+        wake_other();
+    }
+}
+
 fn park_green(times: u32) {
     let turn = Arc::new(AtomicU32::new(0));
     let (theirs, me) = (turn.clone(), sward::current());
-    let other = sward::spawn(move || {
-        for round in 0..times {
-            while theirs.load(Ordering::Acquire) != 2 * round + 1 {
-                sward::park();
-            }
-            theirs.store(2 * round + 2, Ordering::Release);
-            me.unpark();
-        }
-    });
-    for round in 0..times {
-        turn.store(2 * round + 1, Ordering::Release);
-        other.thread().unpark();
-        while turn.load(Ordering::Acquire) != 2 * round + 2 {
-            sward::park();
-        }
-    }
+    let other = sward::spawn(move || take_turns(times, 1, &theirs, sward::park, || me.unpark()));
+    take_turns(times, 0, &turn, sward::park, || other.thread().unpark());
     other.join().expect("no panic");
 }
 
 fn park_std(times: u32) {
     let turn = Arc::new(AtomicU32::new(0));
     let (theirs, me) = (turn.clone(), std::thread::current());
-    let other = std::thread::spawn(move || {
-        for round in 0..times {
-            while theirs.load(Ordering::Acquire) != 2 * round + 1 {
-                std::thread::park();
-            }
-            theirs.store(2 * round + 2, Ordering::Release);
-            me.unpark();
-        }
-    });
-    for round in 0..times {
-        turn.store(2 * round + 1, Ordering::Release);
-        other.thread().unpark();
-        while turn.load(Ordering::Acquire) != 2 * round + 2 {
-            std::thread::park();
-        }
-    }
+    let park = std::thread::park;
+    let other = std::thread::spawn(move || take_turns(times, 1, &theirs, park, || me.unpark()));
+    take_turns(times, 0, &turn, park, || other.thread().unpark());
     other.join().expect("no panic");
 }
 

@@ -38,7 +38,7 @@
 //!
 //! K6  The thread pointer of a stack that is put or given back is in force nowhere: the next who
 //!     takes it makes the block as new. `take`, `put`, `give_back`, `clear` and the drop of a pool
-//!     run under an OS thread's own thread pointer, because blocks are made and destroyed there.
+//!     run under the caller's own thread pointer, because blocks are made and destroyed there.
 //!
 //! # Limits
 //! `reserve`, `take`, the ways back and the drop of a reservation may allocate or free memory. No

@@ -65,7 +65,8 @@ impl Block {
     ///
     /// - `top` is a multiple of [`Facts::block_align`]; the memory below is zeroed and writable,
     ///   and stays the block's until [`destroy`](Block::destroy) (B2).
-    /// - The caller runs under an OS thread's own thread pointer.
+    /// - The caller runs under its own thread pointer: an OS thread's, or a green thread's that is
+    ///   running.
     pub(crate) unsafe fn create(facts: &Facts, top: *mut u8) -> Option<Block> {
         let layout = &facts.layout;
         let align = facts.block_align;
@@ -115,7 +116,8 @@ impl Block {
     ///
     /// - The block is in force nowhere (B1), and [`end`](super::end) has returned for the green
     ///   thread it was used for, if there was one (D2 in `destructors`).
-    /// - The caller runs under an OS thread's own thread pointer.
+    /// - The caller runs under its own thread pointer: an OS thread's, or a green thread's that is
+    ///   running.
     pub(crate) unsafe fn reset(&mut self, facts: &Facts) -> Option<()> {
         let pointer = self.thread_pointer();
         // SAFETY: the caller's promises; offsets are B4's.

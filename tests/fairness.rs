@@ -145,3 +145,36 @@ fn raw_read(pipe: &mut std::io::PipeReader) -> u8 {
     assert_eq!(outcome, 1);
     byte
 }
+
+/// A green thread that has begun waits in the queue behind one that never stops: another worker must
+/// take it, though it has a stack and has run here.
+#[test]
+fn a_started_green_thread_is_stolen() {
+    // SAFETY: gettid(2) has no preconditions.
+    let here = || unsafe { libc::gettid() };
+    let case = move || {
+        let mut stolen = false;
+        while !stolen {
+            let home = here();
+            let moved = Arc::new(AtomicBool::new(false));
+            let flag = Arc::clone(&moved);
+            let hog = sward::spawn(move || {
+                // Unless it was stolen itself: then the other was not behind it.
+                let blocks = here() == home;
+                while blocks && !flag.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+                blocks
+            });
+            sward::yield_now();
+            stolen = here() != home;
+            moved.store(true, Ordering::Relaxed);
+            stolen &= hog.join().expect("the hog");
+        }
+    };
+    support::watched("a_started_green_thread_is_stolen", move || {
+        let runtime = sward::Runtime::builder().workers(2);
+        let runtime = runtime.force_migration(false).build().expect("a runtime");
+        runtime.run(case);
+    });
+}

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 const DOWNLOADS: usize = 2_000;
 
+const WORKERS: usize = 2;
+
 /// How long the server thinks about each answer.
 const DELAY: Duration = Duration::from_millis(100);
 
@@ -22,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // From here on, whatever blocks a green thread blocks only that green thread.
     sward::patch::all();
     raise_descriptor_limit()?;
-    let runtime = sward::Runtime::builder().workers(2).build()?;
+    let runtime = sward::Runtime::builder().workers(WORKERS).build()?;
     let wrong = runtime.spawn(crawl).join()??;
     // Not by returning: that would wait for the server, which never ends.
     std::process::exit(if wrong == 0 { 0 } else { 1 })
@@ -49,6 +51,10 @@ fn crawl() -> std::io::Result<usize> {
     let took = begun.elapsed();
     println!("{DOWNLOADS} downloads of {DELAY:?} each in {took:.2?}, {wrong} wrong");
     println!("most memory: {}", status("VmHWM:"));
+    // One after another they would take 200 s; `main`'s own thread waits for the rest.
+    let serial = DELAY * DOWNLOADS as u32;
+    assert!(took < serial / 20, "the downloads did not go on at once");
+    assert_eq!(status("Threads:"), (WORKERS + 1).to_string(), "OS threads");
     Ok(wrong)
 }
 

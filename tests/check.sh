@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that must hold: format, lints, documentation, tests (debug and release, one and more
-# workers, forced migration), examples, loom models, the fuzz target, a C library under the patch, and
-# the tools that look at a running program (valgrind, gdb). Installs what it needs. No check is skipped.
+# workers, forced migration), examples, loom models, the fuzz target, and the tools that look at a running
+# program (valgrind, gdb). Installs what it needs, but for Rust itself. No check is skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 step() { printf '\n== %s\n' "$*"; }
@@ -15,6 +15,7 @@ if [ ${#need[@]} -gt 0 ]; then
     apt-get update -q >/dev/null
     apt-get install -y -q "${need[@]}" >/dev/null
 fi
+cargo +nightly --version >/dev/null || { echo "cargo-fuzz wants a nightly toolchain"; exit 1; }
 if ! cargo fuzz --version >/dev/null 2>&1; then
     step "install cargo-fuzz"
     cargo install --quiet --locked cargo-fuzz

@@ -39,7 +39,7 @@
 //! it earlier; setting it back makes it wait on.
 
 use super::active;
-use super::kernel::{Outcome, in_runtime, kernel};
+use super::kernel::{Outcome, in_runtime, kernel, uninterrupted};
 use super::time;
 use crate::platform::clock::Deadline;
 use crate::sync::wait_table::{self, FutexWait};
@@ -147,8 +147,32 @@ pub(super) unsafe fn futex(arguments: [usize; 6]) -> Outcome {
             _ => {}
         }
     }
+    if active::on_green() {
+        // SAFETY: handed on.
+        return unsafe { pass_uninterrupted(arguments) };
+    }
     // SAFETY: handed on.
     unsafe { pass(arguments) }
+}
+
+/// The kernel's futex, for a green thread: what is not waited for here blocks the worker, and shows no
+/// `EINTR`. A relative time-out becomes an absolute one, so that signals do not lengthen it.
+///
+/// # Safety
+///
+/// As futex(2).
+unsafe fn pass_uninterrupted(mut arguments: [usize; 6]) -> Outcome {
+    let end;
+    let limit = arguments[3] as *const timespec;
+    if arguments[1] as c_int == libc::FUTEX_WAIT && !limit.is_null() {
+        // SAFETY: the caller vouches for the time-out.
+        end = Deadline::after(unsafe { time::read_duration(limit) }?).to_timespec();
+        arguments[1] = libc::FUTEX_WAIT_BITSET as usize;
+        arguments[3] = (&raw const end).expose_provenance();
+        arguments[5] = ANY as usize;
+    }
+    // SAFETY: handed on; `end` outlives the call.
+    uninterrupted(|| unsafe { pass(arguments) })
 }
 
 /// The kernel's futex.

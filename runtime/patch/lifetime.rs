@@ -12,6 +12,8 @@
 //! worker. It is never made twice: after `EINTR` the number is free already.
 //!
 //! # Limits
+//! A signal handler that interrupts its thread inside the runtime, whose locks that thread may hold,
+//! closes without telling the reactor: whoever waits on the number then waits on.
 //! A child made with `vfork` shares memory but not descriptors with its parent: when it closes a
 //! number before `exec`, the parent's waiters on that number move to a duplicate for nothing.
 //! `close_range` and `closefrom` do not tell the reactor.
@@ -20,6 +22,7 @@ use super::active;
 use super::descriptor;
 use super::kernel::{Outcome, answer_int, in_runtime, kernel};
 use crate::reactor;
+use crate::scheduler::context;
 use libc::c_int;
 
 /// Makes the system call `change`, by which the number becomes a duplicate of `old`.
@@ -33,7 +36,7 @@ fn replace_by(old: c_int, number: c_int, change: impl FnOnce() -> Outcome) -> Ou
 
 /// Makes the system call `change`, by which the number comes to stand for something else or nothing.
 fn replace(number: c_int, change: impl FnOnce() -> Outcome) -> Outcome {
-    if active::is_active() {
+    if active::is_active() && !context::is_inside() {
         in_runtime(|| reactor::replace(number, change))
     } else {
         change()

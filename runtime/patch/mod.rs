@@ -114,9 +114,22 @@ fn hooks() -> impl IntoIterator<Item = Hook> {
 /// Lets blocking calls of green threads, in this program and its libraries, wait without holding up
 /// their worker.
 ///
-/// May be called at any time, from any thread, and again; calls that are already blocked are not
-/// affected. It is off in a forked child, where no
-/// worker of its parent runs.
+/// Follows `gevent.monkey.patch_all`. May be called at any time, from any thread, and again; calls that
+/// are already blocked are not affected. It is off in a forked child, where no worker of its parent
+/// runs.
+///
+/// ```
+/// use std::sync::mpsc;
+///
+/// sward::patch::all();
+/// let (sender, receiver) = mpsc::channel();
+/// // One worker is enough: whoever waits for the other makes room for it.
+/// let runtime = sward::Runtime::builder().workers(1).build()?;
+/// let received = runtime.spawn(move || receiver.recv().unwrap()); // std's, and waits
+/// runtime.spawn(move || sender.send("a letter").unwrap());
+/// assert_eq!(received.join().unwrap(), "a letter");
+/// # Ok::<(), std::io::Error>(())
+/// ```
 ///
 /// # Panics
 ///
@@ -140,6 +153,10 @@ pub fn all() {
 ///
 /// Empty in an ordinary build. If it is not, pass
 /// `-C link-args=-Wl,--export-dynamic-symbol=NAME` for each.
+///
+/// ```
+/// assert!(sward::patch::unexported().is_empty());
+/// ```
 pub fn unexported() -> Vec<&'static str> {
     hooks()
         .into_iter()

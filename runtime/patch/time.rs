@@ -16,7 +16,7 @@
 //! forward ends the sleep within a second, a jump back never ends it early.
 
 use super::active;
-use super::kernel::{Outcome, answer, answer_int, in_runtime, kernel};
+use super::kernel::{Outcome, answer, answer_int, in_runtime, kernel, uninterrupted};
 use crate::platform::clock::Deadline;
 use crate::scheduler;
 use crate::time;
@@ -145,8 +145,23 @@ unsafe fn clock_sleep(
     {
         return Ok(0);
     }
-    // SAFETY: handed on.
-    unsafe { kernel!(SYS_clock_nanosleep, clock, flags, request, left) }
+    if !active::on_green() || request.is_null() {
+        // SAFETY: handed on.
+        return unsafe { kernel!(SYS_clock_nanosleep, clock, flags, request, left) };
+    }
+    // SAFETY: readable, as the caller vouches.
+    let mut rest = unsafe { request.read_unaligned() };
+    // After a signal the kernel leaves what is left of a relative sleep, and an absolute one alone.
+    // SAFETY: a local, which the kernel reads before it writes.
+    uninterrupted(|| unsafe {
+        kernel!(
+            SYS_clock_nanosleep,
+            clock,
+            flags,
+            &raw const rest,
+            &raw mut rest
+        )
+    })
 }
 
 /// clock_nanosleep(2): returns the error number, and leaves errno alone.

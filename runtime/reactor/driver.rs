@@ -82,8 +82,12 @@ impl Reactor {
             moves: AtomicUsize::new(0),
         });
         let mut reactors = REACTORS.lock();
-        reactors.retain(|reactor| reactor.strong_count() > 0);
-        reactors.push(Arc::downgrade(&inner));
+        let reactor = Arc::downgrade(&inner);
+        // A place that has come free is taken again, so that the others stay where they are.
+        match reactors.iter_mut().find(|old| old.strong_count() == 0) {
+            Some(free) => *free = reactor,
+            None => reactors.push(reactor),
+        }
         Ok(Self(inner))
     }
 
@@ -225,8 +229,14 @@ pub(super) fn with_current<R>(with: impl FnOnce(&Reactor) -> R) -> R {
 /// Calls `each` for every reactor of the process.
 pub(super) fn for_each(each: impl Fn(&Reactor)) {
     let _inside = Inside::enter();
-    let reactors: Vec<_> = REACTORS.lock().iter().filter_map(Weak::upgrade).collect();
-    for reactor in reactors {
-        each(&Reactor(reactor));
+    // One at a time, without a list of them: this may run where nothing must be allocated.
+    for place in 0.. {
+        let reactor = match REACTORS.lock().get(place) {
+            Some(reactor) => reactor.upgrade(),
+            None => break,
+        };
+        if let Some(reactor) = reactor {
+            each(&Reactor(reactor));
+        }
     }
 }

@@ -98,7 +98,13 @@ pub(super) fn running() -> Option<Culprit> {
     })
 }
 
-/// Marks the calling green thread as being in the runtime (C2) while it lives.
+/// Whether the caller is in the runtime: so is a signal handler that interrupted it there.
+#[inline]
+pub(crate) fn is_inside() -> bool {
+    CONTEXT.with(|context| context.inside.get())
+}
+
+/// Marks the calling thread as being in the runtime (C2) while it lives.
 pub(crate) struct Inside {
     before: bool,
 }

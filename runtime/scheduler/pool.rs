@@ -35,8 +35,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How long an inbox of a worker is left alone by the others, under forced migration.
-const RESCUE: Duration = Duration::from_millis(1);
+/// How long an inbox of a worker is left alone by the others, under forced migration: longer than a
+/// busy machine takes to let its carrier run.
+pub(super) const RESCUE: Duration = Duration::from_millis(20);
 
 /// The scheduler of one runtime.
 pub(crate) struct Scheduler {

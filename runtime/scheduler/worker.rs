@@ -3,7 +3,9 @@
 //! Called by: `pool`, as the main function of a carrier.
 //!
 //! # Search order
-//! 1. every [`ROUND`] turns: the injector, the reactor (if nobody polls) and the timers
+//! 1. every [`CLOCK_ROUND`] turns the timers; every [`ROUND`] turns the injector, the reactor (if nobody
+//!    polls) and one of the others, so that a green thread behind one that never stops is found also
+//!    when no worker is idle
 //! 2. the worker's own slot and queue   3. the injector   4. the others' queues   5. the others' slots
 //! 6. sleep (see [`idle`](super::idle))
 //!
@@ -30,7 +32,7 @@
 
 use super::context;
 use super::idle::Slept;
-use super::pool::Scheduler;
+use super::pool::{RESCUE, Scheduler};
 use super::run_queue::RunQueue;
 use crate::coroutine::switch::{Fiber, Outcome, Suspender, Suspension};
 use crate::platform::{self, clock::Deadline};
@@ -43,13 +45,13 @@ use std::ops::Range;
 use std::ptr;
 use std::sync::Arc;
 
-/// How many turns pass before a worker looks beyond its own queue though it is not empty: seldom
-/// enough to cost nothing, often enough that a submission from outside waits microseconds. A prime, so
-/// that it does not fall in step with a program's own rhythm (as in Go and tokio).
-pub(crate) const ROUND: u32 = 61;
-
 /// How many turns pass before a busy worker looks at the clock.
 const CLOCK_ROUND: u32 = 8;
+
+/// How many turns pass before a worker looks beyond its own queue though it is not empty: seldom
+/// enough to cost nothing, often enough that a submission from outside waits microseconds (Go and tokio
+/// take 61). A multiple of the above, because the worker leaves its inner loop then.
+const ROUND: u32 = 8 * CLOCK_ROUND;
 
 /// One worker, on its carrier.
 pub(crate) struct Worker {
@@ -60,6 +62,7 @@ pub(crate) struct Worker {
     thread_pointer: *mut u8,
     turns: Cell<u32>,
     victim: Cell<usize>,
+    next_rescue: Cell<Deadline>,
 }
 
 impl Worker {
@@ -73,6 +76,7 @@ impl Worker {
             thread_pointer: platform::thread_pointer(),
             turns: Cell::new(0),
             victim: Cell::new(index),
+            next_rescue: Cell::new(Deadline::after(RESCUE)),
         }
     }
 
@@ -136,11 +140,36 @@ impl Worker {
                 driver.dispatch();
                 self.scheduler.idle.leave_seat(driver);
             }
-            if let Some(task) = self.scheduler.take_injected(self.index, true) {
-                return Some(task);
+            let from_outside = self
+                .scheduler
+                .take_injected(self.index, self.is_time_to_rescue())
+                .or_else(|| self.steal_in_passing());
+            if from_outside.is_some() {
+                return from_outside;
             }
         }
         self.queue.pop()
+    }
+
+    /// Takes from the next of the others, though there is work here.
+    fn steal_in_passing(&self) -> Option<Arc<Task>> {
+        let thieves = &self.scheduler.thieves;
+        let victim = (self.victim.get() + 1) % thieves.len();
+        self.victim.set(victim);
+        if victim == self.index {
+            return None;
+        }
+        let thief = &thieves[victim];
+        thief.steal().or_else(|| thief.steal_next())
+    }
+
+    /// Whether a busy worker is to look into the others' inboxes, under forced migration.
+    fn is_time_to_rescue(&self) -> bool {
+        let is_time = self.scheduler.is_forced() && Deadline::now() >= self.next_rescue.get();
+        if is_time {
+            self.next_rescue.set(Deadline::after(RESCUE));
+        }
+        is_time
     }
 
     /// Looks at what the others have. With `rescue`, also at what is meant for others.

@@ -4,20 +4,23 @@
 //! Called by whoever starts a runtime, before anything else of it.
 //!
 //! # Protocol
-//! [`check`], once: 1. libc's version   2. the names in it (`symbols`)   3. the layout, observed on
-//! a real thread (`layout`)   4. the modules' initial values (`modules`)   5. a trial block
-//! (`trial`)   6. the signal handler of `credentials`. The first step that finds something else than expected ends it.
+//! [`check`], once: 1. libc's version and the processor's features   2. [`observe`]: the names in
+//! libc (`symbols`), the modules' initial values (`modules`), and the layout, observed on a real
+//! thread (`layout`)   3. a trial block (`trial`)   4. the signal handler of `credentials`. The
+//! first step that finds something else than expected ends it.
 //!
 //! # Invariants
-//! B4 (see the room's head) is kept here: nobody else makes [`Facts`].
+//! B4 (see the room's head) is kept here: nobody else makes [`Facts`], and [`check`] gives out none
+//! that were not tried.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::ffi::CStr;
 use std::fmt;
 use std::sync::OnceLock;
 
 use super::credentials;
-use super::layout::{Keys, Layout};
+use super::layout::{Described, Keys, Layout};
 use super::modules::Modules;
 use super::symbols::{self, Functions};
 use super::trial;
@@ -112,45 +115,67 @@ impl Error for Unsupported {}
 /// [`Unsupported`], if the processor, the kernel or libc is not as this room needs it.
 pub(crate) fn check() -> Result<&'static Facts, &'static Unsupported> {
     static FACTS: OnceLock<Result<Facts, Unsupported>> = OnceLock::new();
-    FACTS.get_or_init(find_out).as_ref()
+    let facts = FACTS.get_or_init(|| find_out(&libc_version(), features(), observe));
+    facts.as_ref()
 }
 
-fn find_out() -> Result<Facts, Unsupported> {
-    check_version()?;
-    check_features()?;
+/// All steps of the check, for a libc of this version, a thread with these features, and the facts
+/// that `observe` finds, which are tried out.
+pub(super) fn find_out(
+    version: &str,
+    features: u32,
+    observe: impl FnOnce() -> Result<Facts, Unsupported>,
+) -> Result<Facts, Unsupported> {
+    check_version(version)?;
+    check_features(features)?;
+    let facts = observe()?;
+    trial::run(&facts)?;
+    credentials::install(&facts.layout);
+    Ok(facts)
+}
+
+/// Learns what the trial is to confirm.
+pub(super) fn observe() -> Result<Facts, Unsupported> {
     let functions = Functions::find()?;
     let (size, align) = symbols::static_tls()?;
+    check_static_tls(size, align)?;
     let pthread_size = symbols::require_size(c"_thread_db_sizeof_pthread", size)?;
-    if !align.is_power_of_two() || align > 16 * page_size() || size > 1 << 24 {
-        return Err(Unsupported::layout(
-            "static thread-local storage",
-            "at most 16 MiB with an alignment of at most 16 pages",
-            &format!("{size} bytes aligned to {align}"),
-        ));
-    }
     // The TCB is at a multiple of the alignment, and the modules' storage goes down from it.
     let storage = (size - pthread_size).next_multiple_of(align);
     let modules = Modules::find(storage)?;
     let keys = Keys::find()?;
-    let layout = Layout::observe(pthread_size, storage, &keys, &modules)?;
-    let facts = Facts {
+    let described = Described::find(pthread_size)?;
+    let layout = Layout::observe(&described, storage, &keys, &modules)?;
+    Ok(Facts {
         block_size: storage + pthread_size.next_multiple_of(align),
         block_align: align,
         functions,
         layout,
         keys,
         modules,
-    };
-    trial::run(&facts)?;
-    credentials::install(&facts.layout);
-    Ok(facts)
+    })
+}
+
+/// What is beyond this is no size of storage, but a function of another type than known.
+pub(super) fn check_static_tls(size: usize, align: usize) -> Result<(), Unsupported> {
+    if align.is_power_of_two() && align <= 16 * page_size() && size <= 1 << 24 {
+        return Ok(());
+    }
+    Err(Unsupported::layout(
+        "static thread-local storage",
+        "at most 16 MiB with an alignment of at most 16 pages",
+        &format!("{size} bytes aligned to {align}"),
+    ))
+}
+
+fn libc_version() -> Cow<'static, str> {
+    // SAFETY: gnu_get_libc_version(3) returns a C string that lives forever.
+    unsafe { CStr::from_ptr(libc::gnu_get_libc_version()) }.to_string_lossy()
 }
 
 /// glibc 2.34 merged libpthread and libdl into libc: what comes before has its names elsewhere.
-fn check_version() -> Result<(), Unsupported> {
-    // SAFETY: gnu_get_libc_version(3) returns a C string that lives forever.
-    let version = unsafe { CStr::from_ptr(libc::gnu_get_libc_version()) }.to_string_lossy();
-    if parse_version(&version).is_some_and(|version| version >= (2, 34)) {
+pub(super) fn check_version(version: &str) -> Result<(), Unsupported> {
+    if parse_version(version).is_some_and(|version| version >= (2, 34)) {
         return Ok(());
     }
     Err(Unsupported::new(
@@ -170,10 +195,14 @@ pub(super) fn parse_version(version: &str) -> Option<(u32, u32)> {
     Some((major.parse().ok()?, minor.ok()?))
 }
 
-/// A shadow stack would take each stack switch for an attack.
-fn check_features() -> Result<(), Unsupported> {
+/// Which control-flow enforcement features the running thread has on.
+pub(super) fn features() -> u32 {
     // SAFETY: the head of the running thread's control block is valid for reading.
-    let features = unsafe { thread_pointer().add(tcb::FEATURES).cast::<u32>().read() };
+    unsafe { thread_pointer().add(tcb::FEATURES).cast::<u32>().read() }
+}
+
+/// A shadow stack would take each stack switch for an attack.
+pub(super) fn check_features(features: u32) -> Result<(), Unsupported> {
     if features & tcb::FEATURE_SHADOW_STACK == 0 {
         return Ok(());
     }

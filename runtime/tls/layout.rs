@@ -74,8 +74,8 @@ pub(super) struct Resolver {
 pub(super) struct Keys {
     table: *const u8,
     key_size: usize,
-    key_sequence: usize,
-    key_destructor: usize,
+    pub(super) key_sequence: usize,
+    pub(super) key_destructor: usize,
     pub(super) value_size: usize,
     pub(super) value_sequence: usize,
     pub(super) value_data: usize,
@@ -125,6 +125,28 @@ impl Keys {
     }
 }
 
+/// What glibc says of `struct pthread` to debuggers, not yet seen to be true.
+pub(super) struct Described {
+    /// The size of `struct pthread`.
+    pub(super) size: usize,
+    pub(super) tid: Field,
+    pub(super) list: Field,
+    pub(super) key_blocks: Field,
+    pub(super) cancellation: Option<Field>,
+}
+
+impl Described {
+    pub(super) fn find(size: usize) -> Result<Described, Unsupported> {
+        Ok(Described {
+            size,
+            tid: symbols::require_field(c"_thread_db_pthread_tid", size)?,
+            list: symbols::require_field(c"_thread_db_pthread_list", size)?,
+            key_blocks: symbols::require_field(c"_thread_db_pthread_specific", size)?,
+            cancellation: symbols::find_field(c"_thread_db_pthread_cancelhandling"),
+        })
+    }
+}
+
 /// Reads a word of the running thread's own control block or storage.
 fn word(offset: isize) -> usize {
     let address = thread_pointer().wrapping_offset(offset).cast::<usize>();
@@ -139,7 +161,7 @@ fn at(offset: usize) -> usize {
 
 /// What the observed thread is given and gives back.
 struct Watch<'check> {
-    pthread_size: usize,
+    described: &'check Described,
     storage: usize,
     stack: (usize, usize),
     keys: &'check Keys,
@@ -150,15 +172,15 @@ struct Watch<'check> {
 impl Layout {
     /// Finds the layout out. `storage` is the size of the static area below the thread pointer.
     pub(super) fn observe(
-        pthread_size: usize,
+        described: &Described,
         storage: usize,
         keys: &Keys,
         modules: &Modules,
     ) -> Result<Layout, Unsupported> {
-        let size = (256 * 1024 + pthread_size + storage).next_multiple_of(1 << 16);
+        let size = (256 * 1024 + described.size + storage).next_multiple_of(1 << 16);
         let stack = Mapping::new(size)?;
         let mut watch = Watch {
-            pthread_size,
+            described,
             storage,
             stack: (stack.low().addr(), size),
             keys,
@@ -200,7 +222,11 @@ extern "C" fn observed_thread(watch: *mut c_void) -> *mut c_void {
     ptr::null_mut()
 }
 
-fn expect<T: PartialEq + Debug>(what: &str, expected: T, found: T) -> Result<(), Unsupported> {
+pub(super) fn expect<T: PartialEq + Debug>(
+    what: &str,
+    expected: T,
+    found: T,
+) -> Result<(), Unsupported> {
     if found == expected {
         return Ok(());
     }
@@ -209,18 +235,22 @@ fn expect<T: PartialEq + Debug>(what: &str, expected: T, found: T) -> Result<(),
 }
 
 fn watch(watch: &Watch<'_>) -> Result<Layout, Unsupported> {
-    let size = watch.pthread_size;
+    let Described {
+        size,
+        tid,
+        list,
+        cancellation,
+        ..
+    } = *watch.described;
     let here = thread_pointer().addr();
     expect("the TCB's first word", here, at(tcb::TCB))?;
     expect("the TCB's self pointer", here, at(tcb::SELF))?;
     expect("multiple_threads", 1, at(tcb::MULTIPLE_THREADS) as c_int)?;
 
-    let tid = symbols::require_field(c"_thread_db_pthread_tid", size)?.offset;
     // SAFETY: gettid(2) has no preconditions.
     let number = unsafe { syscall(libc::SYS_gettid, [0; 6]) } as c_int;
-    expect("the thread's number", number, at(tid) as c_int)?;
+    expect("the thread's number", number, at(tid.offset) as c_int)?;
 
-    let list = symbols::require_field(c"_thread_db_pthread_list", size)?;
     expect("the list node's size", 2 * WORD, list.size)?;
     expect(
         "whether the list node is linked",
@@ -229,7 +259,7 @@ fn watch(watch: &Watch<'_>) -> Result<Layout, Unsupported> {
     )?;
 
     let (key_blocks, first_key_block, keys_used) = watch_keys(watch)?;
-    let cancellation = symbols::find_field(c"_thread_db_pthread_cancelhandling")
+    let cancellation = cancellation
         .filter(|field| field.size == 4 && field.offset + 4 <= size && at_int(field.offset) == 0)
         .map(|field| field.offset);
     let bounds = (0..size - WORD).step_by(WORD);
@@ -238,7 +268,7 @@ fn watch(watch: &Watch<'_>) -> Result<Layout, Unsupported> {
 
     Ok(Layout {
         pthread_size: size,
-        tid,
+        tid: tid.offset,
         list: list.offset,
         key_blocks,
         first_key_block,
@@ -261,8 +291,12 @@ extern "C" fn no_destructor(_value: *mut c_void) {}
 
 /// Sets a key and looks where its value appears, and which byte tells that a key was set.
 fn watch_keys(watch: &Watch<'_>) -> Result<(Field, usize, Option<usize>), Unsupported> {
-    let (size, keys) = (watch.pthread_size, watch.keys);
-    let blocks = symbols::require_field(c"_thread_db_pthread_specific", size)?;
+    let Described {
+        size,
+        key_blocks: blocks,
+        ..
+    } = *watch.described;
+    let keys = watch.keys;
     let here = thread_pointer().addr();
     let first = at(blocks.offset).wrapping_sub(here);
     let inside = first.is_multiple_of(WORD) && first.saturating_add(keys.block_size()) <= size;
@@ -347,7 +381,7 @@ fn watch_resolver(watch: &Watch<'_>) -> Result<Resolver, Unsupported> {
     // SAFETY: res_init(3)'s accessor only reads libc's thread-local pointer.
     let state = unsafe { __res_state() }.addr();
     let offset = state.wrapping_sub(thread_pointer().addr());
-    let inside = (1..watch.pthread_size).contains(&offset);
+    let inside = (1..watch.described.size).contains(&offset);
     expect("whether the resolver's state is in the TCB", true, inside)?;
     let storage = watch.modules.libc();
     let first = storage.start.next_multiple_of_word();
@@ -372,7 +406,7 @@ fn find_processor(watch: &Watch<'_>) -> Option<isize> {
     let symbol = symbols::find(c"__rseq_offset")?.cast::<isize>();
     // SAFETY: a constant of type ptrdiff_t, set before the program starts.
     let offset = unsafe { symbol.read() };
-    let inside = -watch.storage.cast_signed()..watch.pthread_size.cast_signed() - 8;
+    let inside = -watch.storage.cast_signed()..watch.described.size.cast_signed() - 8;
     // The number is the second word of 32 bits of struct rseq.
     (inside.contains(&offset) && offset % 4 == 0).then_some(offset + 4)
 }

@@ -35,12 +35,12 @@ pub(super) struct Image {
 
 /// The modules with thread-locals at the time of the check.
 pub(super) struct Modules {
-    images: Vec<Image>,
-    libc: Image,
+    pub(super) images: Vec<Image>,
+    pub(super) libc: Image,
     /// Whether some module has its storage elsewhere, allocated when first used.
     pub(super) dynamic: bool,
     generations: Option<Generations>,
-    generation: usize,
+    pub(super) generation: usize,
 }
 
 // SAFETY: the pointers are to templates, which never change (M1), and to the dynamic linker's

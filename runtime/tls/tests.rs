@@ -2,10 +2,12 @@
 //!
 //! | file | what it is |
 //! | --- | --- |
+//! | `check` | the start-up check, given falsified answers |
 //! | `green` | a block, a stack and a coroutine: just enough of a green thread |
 //! | `keys` | pthread keys and destructors |
 //! | `process` | what concerns the process as a whole, in a child process |
 
+mod check;
 mod green;
 mod keys;
 mod process;

@@ -19,7 +19,7 @@ const INITIAL: usize = 0x5EED_5EED_5EED_5EED;
 const CHANGED: usize = !INITIAL;
 
 thread_local! {
-    static MARKER: Cell<usize> = const { Cell::new(INITIAL) };
+    pub(super) static MARKER: Cell<usize> = const { Cell::new(INITIAL) };
 }
 
 /// Zeroed private memory, unmapped when dropped.

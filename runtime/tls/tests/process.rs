@@ -3,6 +3,7 @@
 
 use std::env;
 use std::ffi::{CStr, c_void};
+use std::io;
 use std::process::Command;
 use std::ptr;
 use std::sync::Barrier;
@@ -134,6 +135,38 @@ fn setuid_reaches_all_threads() {
             assert_eq!(set(&|| ()), 0);
             stop.store(1, Ordering::Relaxed);
         });
+    });
+}
+
+/// The check needs memory of its own: without any it fails, and keeps its answer.
+#[test]
+fn a_failed_check_is_an_unsupported_runtime() {
+    in_child("a_failed_check_is_an_unsupported_runtime", || {
+        let mut limit = libc::rlimit {
+            rlim_cur: 0,
+            rlim_max: 0,
+        };
+        // SAFETY: getrlimit(2) writes the limit.
+        assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_AS, &mut limit) }, 0);
+        // SAFETY: setrlimit(2) takes away no memory that is there.
+        let set = |limit| unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) };
+        let none = libc::rlimit {
+            rlim_cur: 0,
+            ..limit
+        };
+        // malloc keeps this for what the check allocates and the message.
+        drop(std::hint::black_box(vec![0u8; 64 << 10]));
+        let build = || crate::Runtime::builder().workers(1).build();
+        assert_eq!(set(none), 0);
+        let first = build();
+        assert_eq!(set(limit), 0);
+        for result in [first, build()] {
+            let error = result.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+            let message = error.to_string();
+            assert!(message.starts_with("green threads cannot run here: mapping memory: expected"));
+            assert!(message.ends_with("; raise the process's limits on memory and threads"));
+        }
     });
 }
 

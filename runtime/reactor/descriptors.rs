@@ -113,7 +113,14 @@ impl Descriptors {
             }
         }
         entry.generation = entry.generation.wrapping_add(1);
-        let armed = registry.register(source, entry.token(descriptor), entry.interest());
+        let (token, interest) = (entry.token(descriptor), entry.interest());
+        let armed = match registry.register(source, token, interest) {
+            // The number was closed unseen and then given the same file again, by way of a duplicate.
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
+                registry.reregister(source, token, interest)
+            }
+            armed => armed,
+        };
         entry.registered = armed.is_ok();
         armed
     }

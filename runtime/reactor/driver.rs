@@ -4,13 +4,14 @@
 //!
 //! # Protocol: a new deadline against the sleeper
 //! Add:    1. insert   2. fence D1   3. if it is earlier than what the sleeper sleeps until, wake it
-//! Sleep:  1. say until when   2. fence D2   3. look at the earliest deadline again; sleep until that
+//! Sleep:  1. say until when   2. fence D2   3. look at the earliest deadline again; sleep until that, but
+//!         no longer than said: if the earliest was taken back meanwhile, later ones rely on the saying
 //!
 //! Either Add 3 sees what Sleep said, or Sleep 3 sees the deadline.
 
 use super::Interest;
 use super::descriptors::Descriptors;
-use super::lifetime::{self, PrivateDescriptor};
+use super::lifetime::PrivateDescriptor;
 use crate::platform::clock::Deadline;
 use crate::primitive::Mutex;
 use crate::scheduler::context::{self, Inside};
@@ -27,7 +28,7 @@ use std::any::Any;
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
-use std::sync::{Arc, Once, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// How many events one poll takes.
@@ -62,12 +63,6 @@ impl Reactor {
     /// Makes a reactor for `workers` workers. Fails if the kernel refuses an epoll instance or an
     /// eventfd.
     pub(crate) fn new(workers: usize) -> io::Result<Self> {
-        static WATCH_FORKS: Once = Once::new();
-        WATCH_FORKS.call_once(|| {
-            // SAFETY: the handler stores to an atomic and does nothing else.
-            let refused = unsafe { libc::pthread_atfork(None, None, Some(lifetime::forked)) };
-            assert_eq!(refused, 0, "no memory for a fork handler");
-        });
         let poll = Poll::new()?;
         let registry = poll.registry().try_clone()?;
         let waker = Waker::new(&registry, WAKE)?;
@@ -148,11 +143,11 @@ impl Reactor {
 impl Poller for Reactor {
     fn wait(&self, limit: Option<Deadline>) {
         let timers = &self.0.timers;
-        let until = |earliest: Option<Deadline>| earliest.into_iter().chain(limit).min();
-        let said = until(timers.earliest()).map_or(u64::MAX, Deadline::nanoseconds);
-        self.0.polled_until.store(said, Ordering::Relaxed);
+        let said = timers.earliest().into_iter().chain(limit).min();
+        let word = said.map_or(u64::MAX, Deadline::nanoseconds);
+        self.0.polled_until.store(word, Ordering::Relaxed);
         fence(Ordering::SeqCst); // D2
-        let until = until(timers.earliest());
+        let until = timers.earliest().into_iter().chain(said).min();
         self.poll(until.map(|until| until.saturating_duration_since(Deadline::now())));
         self.0.polled_until.store(NOT_POLLING, Ordering::Relaxed);
     }

@@ -18,10 +18,11 @@
 
 use super::driver;
 use crate::platform;
+use crate::scheduler::context;
 use crate::task::{Cause, Wake};
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 /// A duplicate that the runtime made of a user's descriptor; closed with its last clone.
 #[derive(Clone, Debug)]
@@ -70,9 +71,6 @@ const NOTED: usize = 1 << 16;
 /// Which numbers any reactor has ever armed: most are closed without.
 static NOTES: [AtomicU64; NOTED / 64] = [const { AtomicU64::new(0) }; NOTED / 64];
 
-/// In a forked child the epoll instances are still the parent's too: hands off.
-static FORKED: AtomicBool = AtomicBool::new(false);
-
 fn place(descriptor: RawFd) -> Option<(&'static AtomicU64, u64)> {
     let number = usize::try_from(descriptor).ok()?;
     Some((NOTES.get(number / 64)?, 1 << (number % 64)))
@@ -90,7 +88,7 @@ pub(super) fn note(descriptor: RawFd) {
 
 fn is_noted(descriptor: RawFd) -> bool {
     descriptor >= 0
-        && !FORKED.load(Ordering::Relaxed)
+        && !context::is_forked()
         && place(descriptor).is_none_or(|(word, bit)| word.load(Ordering::Relaxed) & bit != 0)
 }
 
@@ -115,9 +113,4 @@ pub(crate) fn replace<R>(descriptor: RawFd, change: impl FnOnce() -> R) -> R {
         });
     }
     result
-}
-
-/// Lets go of the parent's reactors, in a forked child.
-pub(super) extern "C" fn forked() {
-    FORKED.store(true, Ordering::Relaxed);
 }

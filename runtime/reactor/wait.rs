@@ -58,8 +58,9 @@ pub(crate) fn wait(descriptor: RawFd, interest: Interest, deadline: Option<Deadl
         }
         let waiter = noted.expect("the wait has registered");
         match (reactor.leave(descriptor, &waiter), cause) {
-            (_, Some(Cause::Deadline)) => Readiness::TimedOut,
+            // Also at the deadline: a last try must not be made on the file that has the number now.
             (Some(private), _) => Readiness::Moved(private),
+            (None, Some(Cause::Deadline)) => Readiness::TimedOut,
             (None, _) => Readiness::Ready,
         }
     })

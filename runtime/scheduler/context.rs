@@ -20,6 +20,7 @@ use std::cell::Cell;
 use std::ops::Range;
 use std::ptr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 struct Context {
     task: Cell<*const Task>,
@@ -165,8 +166,18 @@ pub(super) fn set_worker(worker: *const Worker) {
     CONTEXT.with(|context| context.worker.set(worker));
 }
 
+/// Whether this process is a forked child of one with a runtime: its carriers are not there, and what it
+/// shares with its parent, the epoll instances above all, is not its own.
+static FORKED: AtomicBool = AtomicBool::new(false);
+
+/// Whether this process is a forked child of one with a runtime.
+pub(crate) fn is_forked() -> bool {
+    FORKED.load(Ordering::Relaxed)
+}
+
 /// Makes a plain OS thread of the caller, in a forked child.
 extern "C" fn forked() {
+    FORKED.store(true, Ordering::Relaxed);
     CONTEXT.with(|context| {
         context.task.set(ptr::null());
         context.worker.set(ptr::null());

@@ -33,9 +33,23 @@ impl Handle {
     }
 
     pub(super) fn reserve(&self, stack_size: Option<usize>) -> io::Result<Reservation> {
+        refuse_in_forked_child()?;
         let stacks = self.scheduler.stacks();
         stacks.reserve(stack_size.unwrap_or(self.scheduler.stack_size()))
     }
+}
+
+/// # Errors
+/// [`Unsupported`](io::ErrorKind::Unsupported) in a forked child of a process with a runtime.
+fn refuse_in_forked_child() -> io::Result<()> {
+    if context::is_forked() {
+        return Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "this process was forked from one that runs green threads, and cannot run any: \
+             its workers stayed with the parent. Execute a program in it",
+        ));
+    }
+    Ok(())
 }
 
 /// The runtime that starts itself, and runs until the process ends.
@@ -151,7 +165,7 @@ impl RuntimeBuilder {
     ///
     /// # Errors
     /// * [`Unsupported`](io::ErrorKind::Unsupported): this processor or C library is not what sward
-    ///   needs; the message says what differs.
+    ///   needs, or this is a forked child of a process with a runtime; the message says what differs.
     /// * [`InvalidInput`](io::ErrorKind::InvalidInput): no workers, or more than 65,535, or
     ///   `SWARD_WORKERS` is not a number.
     /// * whatever the kernel says when it refuses an epoll instance or a thread.
@@ -161,6 +175,7 @@ impl RuntimeBuilder {
     /// assert_eq!(refused.unwrap_err().kind(), std::io::ErrorKind::InvalidInput);
     /// ```
     pub fn build(self) -> io::Result<Runtime> {
+        refuse_in_forked_child()?;
         let facts = tls::check()
             .map_err(|unsupported| io::Error::new(io::ErrorKind::Unsupported, unsupported))?;
         let workers = match self.workers {

@@ -7,7 +7,7 @@ mod support;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use support::{crowd, on_several_workers, on_workers};
@@ -177,4 +177,104 @@ fn a_started_green_thread_is_stolen() {
         let runtime = runtime.force_migration(false).build().expect("a runtime");
         runtime.run(case);
     });
+}
+
+/// As [`on_several_workers`], never with forced migration: that sends every other turn to the worker which
+/// is kept, and takes it from there only now and then.
+fn on_stealing_workers(name: &str, case: fn()) {
+    for workers in support::worker_counts()
+        .into_iter()
+        .filter(|&workers| workers > 1)
+    {
+        support::watched(&format!("{name}, {workers} workers"), move || {
+            let builder = sward::Runtime::builder().workers(workers);
+            let runtime = builder.force_migration(false).build();
+            runtime.expect("a runtime").run(case);
+        });
+    }
+}
+
+/// Green threads that have begun and always yield wait behind one that never does. The other workers
+/// have turns enough of their own, and must take these over all the same.
+#[test]
+fn the_started_are_stolen_by_busy_workers() {
+    on_stealing_workers("the_started_are_stolen_by_busy_workers", || {
+        for _ in 0..20 {
+            let turns: Arc<Vec<AtomicUsize>> =
+                Arc::new((0..8).map(|_| AtomicUsize::new(0)).collect());
+            let done = Arc::new(AtomicBool::new(false));
+            let yielding: Vec<_> = (0..turns.len())
+                .map(|number| {
+                    let (turns, done) = (Arc::clone(&turns), Arc::clone(&done));
+                    sward::spawn(move || {
+                        while !done.load(Ordering::Relaxed) {
+                            turns[number].fetch_add(1, Ordering::Relaxed);
+                            sward::yield_now();
+                        }
+                    })
+                })
+                .collect();
+            let counted = || -> Vec<_> {
+                turns
+                    .iter()
+                    .map(|turns| turns.load(Ordering::Relaxed))
+                    .collect()
+            };
+            while counted().iter().any(|&turns| turns < 3) {
+                sward::yield_now();
+            }
+            // All have begun. From here this one keeps its worker.
+            let before = counted();
+            while counted()
+                .iter()
+                .zip(&before)
+                .any(|(now, before)| *now < before + 3)
+            {
+                std::hint::spin_loop();
+            }
+            done.store(true, Ordering::Relaxed);
+            for outcome in sward::joinall(yielding) {
+                outcome.expect("a green thread that yields");
+            }
+        }
+    });
+}
+
+/// One keeps its worker, another keeps the rest busy: the timers of the others still go off.
+#[test]
+fn beside_one_that_never_yields_and_one_that_always_does() {
+    on_stealing_workers(
+        "beside_one_that_never_yields_and_one_that_always_does",
+        || {
+            for _ in 0..10 {
+                let done = Arc::new(AtomicBool::new(false));
+                let sleepers: Vec<_> = (0..20)
+                    .map(|_| {
+                        sward::spawn(|| {
+                            for _ in 0..50 {
+                                sward::sleep(Duration::from_millis(1));
+                            }
+                        })
+                    })
+                    .collect();
+                let beside = |turn: fn()| {
+                    let done = Arc::clone(&done);
+                    sward::spawn(move || {
+                        while !done.load(Ordering::Relaxed) {
+                            turn();
+                        }
+                    })
+                };
+                let yielding = beside(sward::yield_now);
+                sward::yield_now();
+                let spinning = beside(std::hint::spin_loop);
+                for sleeper in sward::joinall(sleepers) {
+                    sleeper.expect("a sleeper");
+                }
+                done.store(true, Ordering::Relaxed);
+                yielding.join().expect("the one that yields");
+                spinning.join().expect("the one that spins");
+            }
+        },
+    );
 }

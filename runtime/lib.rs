@@ -66,7 +66,6 @@ pub(crate) mod sync;
 pub(crate) mod task;
 #[cfg(not(loom))]
 pub mod thread;
-#[cfg(not(loom))]
 pub(crate) mod time;
 #[cfg(not(loom))]
 pub(crate) mod tls;

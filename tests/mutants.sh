@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 root=$PWD
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-cp -r Cargo.toml runtime tests README.md "$scratch"
+cp -r Cargo.toml README.md benches examples runtime tests "$scratch"
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$root/target}/mutants"
 
 caught=0

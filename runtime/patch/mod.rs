@@ -31,7 +31,10 @@
 //!   block their worker.
 //! * glibc's calls to itself (stdio, the resolver) reach no symbol, nor do its `__read`-like aliases.
 //! * Passed-through calls are no cancellation points for `pthread_cancel`.
-//! * A signal handler that runs on a green thread and makes a call that would block, parks.
+//! * A signal handler that runs on a green thread's stack and makes a call that would block, parks it,
+//!   with the signal blocked on its carrier meanwhile. On an alternate stack its calls pass through.
+//! * A call that pauses because nothing tells it when to go on (`POLLPRI`, `MSG_PEEK` with
+//!   `MSG_WAITALL`) goes on on whatever has its number then.
 //! * `SO_RCVLOWAT` is not honoured by the first try of a receive; `MSG_PEEK` with `MSG_WAITALL` only
 //!   by `recv` and `recvfrom`.
 //! * Writing more to a terminal than it has room for blocks the worker until it drains.

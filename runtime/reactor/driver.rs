@@ -1,13 +1,6 @@
 //! The reactor of one runtime: mio's poll, the timers, and the descriptors' waiters together.
 //!
 //! Called by: the scheduler, through [`Driver`]; `wait` and `lifetime` beside it.
-//!
-//! # Protocol: a new deadline against the sleeper
-//! Add:    1. insert   2. fence D1   3. if it is earlier than what the sleeper sleeps until, wake it
-//! Sleep:  1. say until when   2. fence D2   3. look at the earliest deadline again; sleep until that, but
-//!         no longer than said: if the earliest was taken back meanwhile, later ones rely on the saying
-//!
-//! Either Add 3 sees what Sleep said, or Sleep 3 sees the deadline.
 
 use super::Interest;
 use super::descriptors::Descriptors;
@@ -22,12 +15,13 @@ use crate::scheduler::waiter::Waiter;
 use crate::task::core::{DeadlineKey, Task};
 use crate::task::state::Generation;
 use crate::task::{Cause, Wake};
+use crate::time::alarm::Alarm;
 use crate::time::timers::Timers;
 use mio::{Events, Poll, Registry, Token, Waker};
 use std::any::Any;
 use std::io;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -36,9 +30,6 @@ const EVENTS: usize = 1024;
 
 /// The waker's token: no descriptor has this number.
 const WAKE: Token = Token(usize::MAX);
-
-/// What `polled_until` says when nobody polls: no deadline is earlier.
-const NOT_POLLING: u64 = 0;
 
 /// One runtime's reactor.
 pub(crate) struct Reactor(Arc<Inner>);
@@ -49,8 +40,7 @@ struct Inner {
     waker: Waker,
     timers: Timers,
     descriptors: Descriptors,
-    /// Until when the sleeper in the poll sleeps, in nanoseconds; see the protocol above.
-    polled_until: AtomicU64,
+    alarm: Alarm,
     /// Private duplicates for waiters whose descriptor went, until these pick them up.
     moved: Mutex<Vec<(Waiter, PrivateDescriptor)>>,
     moves: AtomicUsize,
@@ -72,7 +62,7 @@ impl Reactor {
             waker,
             timers: Timers::new(workers),
             descriptors: Descriptors::new(),
-            polled_until: AtomicU64::new(NOT_POLLING),
+            alarm: Alarm::new(),
             moved: Mutex::new(Vec::new()),
             moves: AtomicUsize::new(0),
         });
@@ -142,14 +132,9 @@ impl Reactor {
 
 impl Poller for Reactor {
     fn wait(&self, limit: Option<Deadline>) {
-        let timers = &self.0.timers;
-        let said = timers.earliest().into_iter().chain(limit).min();
-        let word = said.map_or(u64::MAX, Deadline::nanoseconds);
-        self.0.polled_until.store(word, Ordering::Relaxed);
-        fence(Ordering::SeqCst); // D2
-        let until = timers.earliest().into_iter().chain(said).min();
+        let until = self.0.alarm.sleep(limit, || self.0.timers.earliest());
         self.poll(until.map(|until| until.saturating_duration_since(Deadline::now())));
-        self.0.polled_until.store(NOT_POLLING, Ordering::Relaxed);
+        self.0.alarm.get_up();
     }
 
     fn wake(&self) {
@@ -193,8 +178,7 @@ impl Driver for Reactor {
         wait: Generation,
     ) -> DeadlineKey {
         let key = self.0.timers.add(shard, deadline, task, wait);
-        fence(Ordering::SeqCst); // D1
-        if deadline.nanoseconds() < self.0.polled_until.load(Ordering::Relaxed) {
+        if self.0.alarm.misses(deadline) {
             self.wake();
         }
         key

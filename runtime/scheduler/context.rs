@@ -27,6 +27,8 @@ struct Context {
     suspender: Cell<*const Suspender>,
     /// Where a stack overflow shows: first and last-plus-one address.
     guard: Cell<(usize, usize)>,
+    /// The address above the stack.
+    top: Cell<usize>,
     /// Set on a carrier's own thread pointer.
     worker: Cell<*const Worker>,
     inside: Cell<bool>,
@@ -38,6 +40,7 @@ thread_local! {
             task: Cell::new(ptr::null()),
             suspender: Cell::new(ptr::null()),
             guard: Cell::new((0, 0)),
+            top: Cell::new(0),
             worker: Cell::new(ptr::null()),
             inside: Cell::new(false),
         }
@@ -46,9 +49,18 @@ thread_local! {
 
 /// Whether the caller is a green thread outside the runtime: the test that every hook begins with. It
 /// reads thread-local storage and does nothing else.
+///
+/// A signal handler on its alternate stack is not the green thread, whatever the storage says: that
+/// stack is the carrier's, and must not be left for another green thread's signals.
 #[inline]
 pub(crate) fn is_green() -> bool {
-    CONTEXT.with(|context| !context.task.get().is_null() && !context.inside.get())
+    let here = 0_u8;
+    let here = (&raw const here).addr();
+    CONTEXT.with(|context| {
+        !context.task.get().is_null()
+            && !context.inside.get()
+            && (context.guard.get().1..context.top.get()).contains(&here)
+    })
 }
 
 /// The calling green thread, if it is one.
@@ -144,9 +156,10 @@ pub(crate) fn yield_now() {
 }
 
 /// Marks the caller as the green thread `task`, at its begin.
-pub(super) fn begin(task: *const Task, suspender: &Suspender, guard: &Range<usize>) {
+pub(super) fn begin(task: *const Task, suspender: &Suspender, guard: &Range<usize>, top: usize) {
     CONTEXT.with(|context| {
         context.guard.set((guard.start, guard.end));
+        context.top.set(top);
         context.task.set(task);
         context.suspender.set(suspender);
         context.inside.set(false);

@@ -37,7 +37,7 @@ use std::time::Duration;
 
 /// How long an inbox of a worker is left alone by the others, under forced migration: longer than a
 /// busy machine takes to let its carrier run.
-pub(super) const RESCUE: Duration = Duration::from_millis(20);
+pub(super) const RESCUE: Duration = Duration::from_millis(4);
 
 /// The scheduler of one runtime.
 pub(crate) struct Scheduler {

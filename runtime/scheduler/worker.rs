@@ -261,9 +261,9 @@ impl Worker {
                 unreachable!("looked at above")
             };
             let stack = self.stacks.borrow_mut().take(&reservation);
-            let (this, guard) = (Arc::as_ptr(task), stack.guard());
+            let (this, guard, top) = (Arc::as_ptr(task), stack.guard(), stack.usable().end);
             let fiber = Fiber::new(stack, move |suspender| {
-                green_main(this, work, suspender, &guard);
+                green_main(this, work, suspender, &guard, top);
             });
             *body = Body::Started(fiber, reservation);
         }
@@ -306,11 +306,12 @@ fn green_main(
     mut work: Box<dyn Work>,
     suspender: &Suspender,
     guard: &Range<usize>,
+    top: usize,
 ) {
     let facts = tls::check().expect("checked before the first runtime was made");
     // SAFETY: this is the first code to run under the green thread's thread pointer.
     unsafe { tls::begin(facts) };
-    context::begin(task, suspender, guard);
+    context::begin(task, suspender, guard, top);
     work.run();
     // SAFETY: user code is over; its thread-local destructors are still green.
     unsafe { tls::end(facts) };

@@ -2,12 +2,14 @@
 //!
 //! Called by: `reactor` (which polls until the next deadline), `thread` and `patch` (sleep).
 
+pub(crate) mod alarm;
+#[cfg(all(test, loom))]
+mod models;
+#[cfg(not(loom))]
 pub(crate) mod timers;
 
-use crate::platform::clock::Deadline;
-use crate::scheduler::waiter;
-
 /// Parks the caller until `deadline`; never returns before it.
-pub(crate) fn sleep_until(deadline: Deadline) {
-    waiter::wait(Some(deadline), |_| true);
+#[cfg(not(loom))]
+pub(crate) fn sleep_until(deadline: crate::platform::clock::Deadline) {
+    crate::scheduler::waiter::wait(Some(deadline), |_| true);
 }

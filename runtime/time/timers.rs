@@ -13,7 +13,7 @@
 //!
 //! # Memory order
 //! `earliest` is written under the lock. Who adds a deadline and whoever goes to sleep until the
-//! earliest one meet in `reactor::driver`, which brings the fences.
+//! earliest one meet in [`alarm`](super::alarm), which brings the fences.
 
 use crate::platform::clock::Deadline;
 use crate::primitive::Mutex;

@@ -135,7 +135,13 @@ impl Descriptors {
 
     /// Marks those whom `event` concerns, and adds them to `woken`.
     pub(super) fn woken_by(&self, event: &Event, woken: &mut Vec<Waiter>) {
-        let Token(token) = event.token();
+        let read = event.is_readable() || event.is_read_closed() || event.is_error();
+        let write = event.is_writable() || event.is_write_closed() || event.is_error();
+        self.woken_at(event.token(), read, write, woken);
+    }
+
+    fn woken_at(&self, token: Token, read: bool, write: bool, woken: &mut Vec<Waiter>) {
+        let Token(token) = token;
         let number = token & u32::MAX as usize;
         let mut entries = self.shards[number % SHARDS].lock();
         let Some(entry) = entries.get_mut(number / SHARDS) else {
@@ -144,8 +150,6 @@ impl Descriptors {
         if entry.generation as usize != token >> 32 {
             return;
         }
-        let read = event.is_readable() || event.is_read_closed() || event.is_error();
-        let write = event.is_writable() || event.is_write_closed() || event.is_error();
         for noted in entry.noted.iter_mut().filter(|noted| !noted.woken) {
             noted.woken = read && noted.interest.includes(Interest::READ)
                 || write && noted.interest.includes(Interest::WRITE);
@@ -200,5 +204,84 @@ impl Descriptors {
                 noted.waiter.clone()
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Descriptors, Token};
+    use crate::reactor::Interest;
+    use crate::scheduler::waiter::Waiter;
+    use crate::task::thread_waiter::ThreadWaiter;
+    use std::os::fd::AsRawFd;
+
+    fn waiter() -> Waiter {
+        Waiter::Thread(ThreadWaiter::new())
+    }
+
+    /// The number of waiters that an event of `generation` wakes.
+    fn woken(table: &Descriptors, number: usize, generation: usize, write: bool) -> usize {
+        let mut woken = Vec::new();
+        table.woken_at(Token(generation << 32 | number), true, write, &mut woken);
+        woken.len()
+    }
+
+    #[test]
+    fn an_event_for_an_earlier_owner_of_the_number_wakes_nobody() {
+        let poll = mio::Poll::new().unwrap();
+        let (registry, table) = (poll.registry(), Descriptors::new());
+        let (near, _far) = std::os::unix::net::UnixStream::pair().unwrap();
+        let number = near.as_raw_fd();
+        let arm = || {
+            let armed = table.arm(registry, number, Interest::READ, &waiter());
+            armed.unwrap();
+        };
+        arm();
+        assert_eq!(table.forget(registry, number, |_, _| ()).len(), 1);
+        arm();
+        // The first registration was 1, forgetting it made 2, the second is 3.
+        for earlier in [1, 2] {
+            assert_eq!(woken(&table, number as usize, earlier, true), 0);
+        }
+        assert_eq!(woken(&table, number as usize, 3, false), 1);
+        assert_eq!(woken(&table, number as usize, 3, false), 0, "woken once");
+    }
+
+    #[test]
+    fn an_event_wakes_all_of_its_direction_and_no_other() {
+        let poll = mio::Poll::new().unwrap();
+        let (registry, table) = (poll.registry(), Descriptors::new());
+        let (near, _far) = std::os::unix::net::UnixStream::pair().unwrap();
+        let number = near.as_raw_fd();
+        for interest in [Interest::READ, Interest::READ, Interest::WRITE] {
+            table.arm(registry, number, interest, &waiter()).unwrap();
+        }
+        assert_eq!(woken(&table, number as usize, 1, false), 2);
+        assert_eq!(woken(&table, number as usize, 1, true), 1);
+    }
+
+    #[test]
+    fn a_number_closed_unseen_is_registered_anew() {
+        let poll = mio::Poll::new().unwrap();
+        let (registry, table) = (poll.registry(), Descriptors::new());
+        let (near, _far) = std::os::unix::net::UnixStream::pair().unwrap();
+        let (other, _end) = std::os::unix::net::UnixStream::pair().unwrap();
+        let number = near.as_raw_fd();
+        table
+            .arm(registry, number, Interest::READ, &waiter())
+            .unwrap();
+        // SAFETY: the raw call passes the hooks by, as a close inside libc does; both are this test's.
+        let replaced = unsafe {
+            crate::platform::syscall(
+                libc::SYS_dup2,
+                [other.as_raw_fd() as usize, number as usize, 0, 0, 0, 0],
+            )
+        };
+        assert_eq!(replaced, number as isize);
+        table
+            .arm(registry, number, Interest::READ, &waiter())
+            .unwrap();
+        assert_eq!(woken(&table, number as usize, 1, true), 0);
+        assert_eq!(woken(&table, number as usize, 2, true), 2);
     }
 }

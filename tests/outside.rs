@@ -5,6 +5,8 @@
 #[allow(dead_code, reason = "shared with the other tests of this folder")]
 mod support;
 
+#[path = "outside/fortified.rs"]
+mod fortified;
 #[path = "outside/hooks.rs"]
 mod hooks;
 

@@ -5,10 +5,11 @@
 #[allow(dead_code, reason = "shared with the other tests of this folder")]
 mod support;
 
+#[path = "outside/fortified.rs"]
+mod fortified;
 #[path = "patch_details/interrupted.rs"]
 mod interrupted;
 
-use std::ffi::{c_int, c_void};
 use std::io::{IoSliceMut, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, IntoRawFd};
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use fortified::{__poll_chk, __read_chk, __recv_chk, __recvfrom_chk};
 use support::{is_child, on_workers, passes_in_child, watched};
 
 /// Runs `case` as a green thread of a runtime with this many workers.
@@ -183,33 +185,6 @@ fn before_the_patch_calls_pass_through() {
         );
         other.join().unwrap();
     });
-}
-
-// What C code calls that was compiled with _FORTIFY_SOURCE.
-unsafe extern "C" {
-    fn __read_chk(file: c_int, into: *mut c_void, length: usize, room: usize) -> isize;
-    fn __recv_chk(
-        socket: c_int,
-        into: *mut c_void,
-        length: usize,
-        room: usize,
-        flags: c_int,
-    ) -> isize;
-    fn __recvfrom_chk(
-        socket: c_int,
-        into: *mut c_void,
-        length: usize,
-        room: usize,
-        flags: c_int,
-        address: *mut libc::sockaddr,
-        size: *mut libc::socklen_t,
-    ) -> isize;
-    fn __poll_chk(
-        entries: *mut libc::pollfd,
-        count: libc::nfds_t,
-        milliseconds: c_int,
-        room: usize,
-    ) -> c_int;
 }
 
 #[test]

@@ -6,32 +6,7 @@ use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::ptr;
 
-// What C code calls that was compiled with _FORTIFY_SOURCE.
-unsafe extern "C" {
-    fn __read_chk(file: c_int, into: *mut c_void, length: usize, room: usize) -> isize;
-    fn __recv_chk(
-        socket: c_int,
-        into: *mut c_void,
-        length: usize,
-        room: usize,
-        flags: c_int,
-    ) -> isize;
-    fn __recvfrom_chk(
-        socket: c_int,
-        into: *mut c_void,
-        length: usize,
-        room: usize,
-        flags: c_int,
-        address: *mut libc::sockaddr,
-        size: *mut libc::socklen_t,
-    ) -> isize;
-    fn __poll_chk(
-        entries: *mut libc::pollfd,
-        count: libc::nfds_t,
-        milliseconds: c_int,
-        room: usize,
-    ) -> c_int;
-}
+use crate::fortified::{__poll_chk, __read_chk, __recv_chk, __recvfrom_chk};
 
 /// Counts the allocations of each thread on that thread, and is the system's allocator otherwise.
 struct Counting;
